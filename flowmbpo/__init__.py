@@ -1,0 +1,3 @@
+"""flowmbpo: model-based reinforcement-learning experiments that can be trusted, repeated and compared."""
+
+__version__ = "0.1.0"
