@@ -1,0 +1,56 @@
+"""Puts the commands together and turns errors into messages and exit codes; no command lives here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flowmbpo import __version__
+from flowmbpo.cli import tables
+from flowmbpo.errors import UserError, WorkFailed
+
+app = typer.Typer(
+    name="flowmbpo",
+    help="Compare world models for policy learning on the DFlex Ant: every run described, tracked and repeatable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"flowmbpo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `flowmbpo` command."""
+    try:
+        app()
+    except UserError as error:
+        tables.err.print(f"[bold red]error:[/] {_escape(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except WorkFailed as error:
+        tables.err.print(f"[bold red]failed:[/] {_escape(error)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except BrokenPipeError:  # `flowmbpo list | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _escape(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
