@@ -31,9 +31,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()
-) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
     """A table on stdout; columns named in `right` are right-aligned. On a pipe the full width is kept."""
     table = Table(title=title or None, title_justify="left", header_style="bold")
     numeric = set(right)

@@ -1,0 +1,177 @@
+"""Checkpoints: what is in them, how they are verified, which are kept. Knows no network and no environment.
+
+A *checkpoint* is deployable: the networks, the normalisers and the spec. A *resumable state* is everything that
+bit-exact continuation needs besides (optimisers, replay, random states, simulator, counters). Both are folders of
+`manifest.json`, `state.json` and safetensors files, complete or absent, each file with its size and SHA-256.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.training import state_tree, tensor_files
+from flowmbpo.training.run_files import RunFiles, epoch_folder
+from flowmbpo.training.tensor_files import BrokenFile
+
+FORMAT = 1
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified folder: its manifest and where it lies. `load` reads the state."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def epoch(self) -> int:
+        return int(self.manifest["epoch"])
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.manifest["env_steps"])
+
+    def load(self, device: str = "cpu") -> dict[str, Any]:
+        """The state as it was given to `save`, tensors on `device`. Raises BrokenFile."""
+        try:
+            skeleton = tensor_files.read_json(self.path / _STATE)
+            state = state_tree.join(skeleton, tensor_files.read_tensors(self.path / _TENSORS, device))
+        except (KeyError, TypeError, RecursionError) as error:
+            raise BrokenFile(f"{self.path}: state and tensors do not belong together ({error})") from error
+        if not isinstance(state, dict):
+            raise BrokenFile(f"{self.path / _STATE}: not a state")
+        return state
+
+
+def save(folder: Path, state: Mapping[str, Any], *, kind: str, about: Mapping[str, Any]) -> Path:
+    """Write `state` as one complete folder. `about` goes into the manifest and must hold `epoch` and `env_steps`.
+
+    Raises WorkFailed when the disk is full or the folder cannot be written; what was there before stays intact.
+    """
+    skeleton, tensors = state_tree.split(dict(state))
+    try:
+        with tensor_files.atomic_folder(folder) as temporary:
+            digest = tensor_files.write_tensors(temporary / _TENSORS, tensors)
+            tensor_files.write_json(temporary / _STATE, skeleton)
+            files = {
+                _TENSORS: {"sha256": digest, "bytes": (temporary / _TENSORS).stat().st_size},
+                _STATE: {
+                    "sha256": tensor_files.sha256(temporary / _STATE),
+                    "bytes": (temporary / _STATE).stat().st_size,
+                },
+            }
+            manifest = {"format": FORMAT, "kind": kind, **about, "files": files}
+            tensor_files.write_json(temporary / _MANIFEST, manifest)
+    except OSError as error:
+        raise WorkFailed(
+            f"could not write {folder}: {error.strerror or error}. Earlier checkpoints are intact; make room or "
+            "choose another directory, then continue with `flowmbpo run --resume`"
+        ) from error
+    return folder
+
+
+def verify(folder: Path, kind: str) -> Checkpoint:
+    """Check manifest, sizes and checksums. Raises BrokenFile with the reason; executes nothing."""
+    manifest = tensor_files.read_json(folder / _MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise BrokenFile(f"{folder / _MANIFEST}: not a manifest of flowmbpo")
+    if manifest.get("format") != FORMAT:
+        raise BrokenFile(f"{folder}: written in format {manifest.get('format')!r}, this version reads format {FORMAT}")
+    if manifest.get("kind") != kind:
+        raise BrokenFile(f"{folder}: holds a {manifest.get('kind')!r}, not a {kind!r}")
+    if not all(isinstance(manifest.get(key), int) for key in ("epoch", "env_steps")):
+        raise BrokenFile(f"{folder / _MANIFEST}: epoch or env_steps is missing")
+    if set(manifest["files"]) != {_TENSORS, _STATE}:  # names are never joined to a path unless they are ours
+        raise BrokenFile(f"{folder / _MANIFEST}: unexpected files {sorted(map(str, manifest['files']))}")
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise BrokenFile(f"{path}: missing")
+        if not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
+            raise BrokenFile(f"{path}: truncated or of another size than recorded")
+        if tensor_files.sha256(path) != entry.get("sha256"):
+            raise BrokenFile(f"{path}: contents changed since they were written (checksum differs)")
+    return Checkpoint(folder, manifest)
+
+
+def newest(folder: Path, epochs: list[int], kind: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest intact folder among `epochs`, and why newer ones were passed over."""
+    problems: list[str] = []
+    for epoch in sorted(epochs, reverse=True):
+        try:
+            return verify(folder / epoch_folder(epoch), kind), problems
+        except BrokenFile as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def select(files: RunFiles, which: str) -> list[int]:
+    """Epochs of the checkpoints called `best`, `last` or `all`. Raises UserError when the run has none."""
+    epochs = files.checkpoint_epochs()
+    if not epochs:
+        raise UserError(f"run {files.root.name} has no checkpoint in {files.checkpoints}")
+    if which == "all":
+        return epochs
+    if which == "best":
+        best = best_epoch(files)
+        return [best if best in epochs else epochs[-1]]
+    if which == "last":
+        return [epochs[-1]]
+    raise UserError(f"checkpoint {which!r}: allowed are best, last and all")
+
+
+def best_epoch(files: RunFiles) -> int | None:
+    """Epoch of the best evaluated checkpoint, if one was ever recorded."""
+    try:
+        document = tensor_files.read_json(files.best)
+        return int(document["epoch"])
+    except (BrokenFile, KeyError, TypeError, ValueError):
+        return None
+
+
+def record_best(files: RunFiles, epoch: int, mean_reward: float) -> None:
+    """Remember `epoch` as the best evaluated one."""
+    tensor_files.write_json(files.best, {"epoch": epoch, "mean_reward": mean_reward})
+
+
+def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:
+    """Retention: checkpoints on the `interval`, the best and the last stay; only the newest resumable states stay."""
+    epochs = files.checkpoint_epochs()
+    keepers = {epoch for epoch in epochs if epoch % interval == 0} | set(epochs[-1:]) | {best_epoch(files)}
+    for epoch in epochs:
+        if epoch not in keepers:
+            shutil.rmtree(files.checkpoint(epoch), ignore_errors=True)
+    for epoch in files.resume_epochs()[:-resumables]:
+        shutil.rmtree(files.resume / epoch_folder(epoch), ignore_errors=True)
+
+
+def to_cpu(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A detached copy on the host, for a state that is written while training goes on."""
+    skeleton, tensors = state_tree.split(dict(state))
+    copied = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    result = state_tree.join(skeleton, copied)
+    assert isinstance(result, dict)
+    return result
+
+
+def random_states() -> dict[str, Any]:
+    """Torch's global random state (networks draw from explicit generators, which carry their own)."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_states(state: Mapping[str, Any]) -> None:
+    """Inverse of `random_states`."""
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -1,0 +1,49 @@
+"""Asks a training loop to stop at the next safe point when a signal arrives; does no saving itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Which signal, if any, asked the run to stop. A second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signum is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal number, as shells expect (130 for Ctrl-C, 143 for SIGTERM)."""
+        return 128 + self.signum if self.signum is not None else 0
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.signum).name if self.signum is not None else ""
+
+    def _receive(self, signum: int, _frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            # A partly written folder has a temporary name, so whatever was complete before stays loadable.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self.signum = self.signum or signum
+
+
+@contextmanager
+def watch_signals() -> Iterator[StopRequest]:
+    """Catch SIGINT, SIGTERM and SIGUSR1 while training; the previous handlers return afterwards."""
+    request = StopRequest()
+    previous = {number: signal.signal(number, request._receive) for number in _WATCHED}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
