@@ -1,0 +1,49 @@
+"""Writes a run's checkpoints and resumable states and tells the tracker; decides which are kept, not when to write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowmbpo import __version__
+from flowmbpo.spec.identity import spec_hash
+from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking.tracker import Tracker
+from flowmbpo.training import checkpoint
+from flowmbpo.training.evaluator import Evaluation
+from flowmbpo.training.run_files import RunFiles, epoch_folder
+
+
+class Keeper:
+    """The checkpoints of one run."""
+
+    def __init__(self, files: RunFiles, experiment: Experiment, seed: int, tracker: Tracker) -> None:
+        self.files = files
+        self.experiment = experiment
+        self.tracker = tracker
+        self.best_reward = float("-inf")
+        self._about = {
+            "run_id": tracker.run_id,
+            "name": experiment.name,
+            "seed": seed,
+            "spec_hash": spec_hash(experiment),
+            "version": __version__,
+            "experiment": experiment.model_dump(mode="json"),
+        }
+
+    def deploy(self, state: Mapping[str, Any], epoch: int, env_steps: int, evaluation: Evaluation | None) -> None:
+        """Write a deployable checkpoint; with an evaluation it may become the best one."""
+        metrics = evaluation.metrics() if evaluation else {}
+        about = {**self._about, "epoch": epoch, "env_steps": env_steps, "evaluation": metrics}
+        path = checkpoint.save(self.files.checkpoint(epoch), state, kind="checkpoint", about=about)
+        if evaluation and evaluation.mean_reward > self.best_reward:
+            self.best_reward = evaluation.mean_reward
+            checkpoint.record_best(self.files, epoch, evaluation.mean_reward)
+        checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)
+        self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics)
+
+    def preserve(self, state: Mapping[str, Any], epoch: int, env_steps: int) -> None:
+        """Write a resumable state; earlier ones go once this one is complete."""
+        about = {**self._about, "epoch": epoch, "env_steps": env_steps}
+        checkpoint.save(self.files.resume / epoch_folder(epoch), state, kind="resume", about=about)
+        checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)

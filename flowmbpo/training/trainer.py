@@ -1,0 +1,247 @@
+"""The training loop: epochs, what is logged when, evaluations, checkpoints, stopping. Knows nothing of PWM's inside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from flowmbpo.errors import WorkFailed
+from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking.tracker import Tracker
+from flowmbpo.training import checkpoint
+from flowmbpo.training.episodes import EpisodeRecorder
+from flowmbpo.training.evaluator import Evaluation, Evaluator, Policy
+from flowmbpo.training.keeper import Keeper
+from flowmbpo.training.monitor import CollapseMonitor
+from flowmbpo.training.progress import Progress, Watcher
+from flowmbpo.training.signals import StopRequest
+
+RESUMABLE_SECONDS = 600.0  # at most this much training is lost to a kill -9
+
+
+class Algorithm(Protocol):
+    """What the loop needs of a learning algorithm; statistics are detached 0-d tensors by metric name."""
+
+    env_steps_per_epoch: int
+    nonfinite: Mapping[str, Tensor]  # refused updates and bad values so far, by where they arose
+
+    def begin_epoch(self, epoch: int) -> None: ...
+    @property
+    def phases(self) -> Sequence[tuple[str, Callable[[], dict[str, Tensor]]]]: ...
+    def diagnose(self) -> dict[str, Tensor]: ...
+    def policy(self) -> Policy: ...
+    def deployable_state(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Trainer:
+    """Trains one experiment with one seed from `epoch` to `stop_epoch`, a time limit or a signal."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        algorithm: Algorithm,
+        env: EpisodeRecorder,
+        evaluator: Evaluator,
+        tracker: Tracker,
+        keeper: Keeper,
+        watcher: Watcher,
+        stop: StopRequest,
+        stop_epoch: int,
+        time_limit: float | None,
+        synchronize: Callable[[], None],
+    ) -> None:
+        self.experiment = experiment
+        self.algorithm = algorithm
+        self.env = env
+        self.evaluator = evaluator
+        self.tracker = tracker
+        self.keeper = keeper
+        self.watcher = watcher
+        self.stop = stop
+        self.stop_epoch = stop_epoch
+        self.time_limit = time_limit
+        self.synchronize = synchronize
+        self.epoch = 0
+        self.peak_reward: float | None = None
+        self.final_reward: float | None = None
+        self.metrics: dict[str, float] = {}
+        self.monitor = CollapseMonitor()
+        self._elapsed_before = 0.0  # seconds of training before this process resumed it
+        self._started = self._resumable_at = time.monotonic()
+        self._refused = 0
+        self._reset_sums()
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Run until the last epoch, the time limit or a signal. Raises WorkFailed when training diverged."""
+        spec = self.experiment
+        self._started = self._resumable_at = time.monotonic()
+        evaluated = -1
+        while self.epoch < self.stop_epoch and not self.stop and not self._out_of_time():
+            self._run_epoch()
+            if self.epoch % spec.train.log_interval == 0 or self.epoch == self.stop_epoch:
+                self._log()
+            if self.epoch % spec.evaluation.interval == 0 or self.epoch % spec.train.checkpoint_interval == 0:
+                self._evaluate()
+                evaluated = self.epoch
+            if time.monotonic() - self._resumable_at > RESUMABLE_SECONDS:
+                self.preserve()
+        if not self.stop and evaluated != self.epoch:
+            self._evaluate()
+        elif self.stop:
+            self.keeper.deploy(self.algorithm.deployable_state(), self.epoch, self.env_steps, None)
+        self.preserve()
+
+    @property
+    def env_steps(self) -> int:
+        return self.epoch * self.algorithm.env_steps_per_epoch
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self._elapsed_before + time.monotonic() - self._started
+
+    def _out_of_time(self) -> bool:
+        return self.time_limit is not None and time.monotonic() - self._started >= self.time_limit
+
+    def _run_epoch(self) -> None:
+        begin = time.perf_counter()
+        self.algorithm.begin_epoch(self.epoch)
+        for name, phase in self.algorithm.phases:
+            start = time.perf_counter()
+            for key, value in phase().items():
+                self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self.synchronize()
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+        self._seconds["epoch"] = self._seconds.get("epoch", 0.0) + time.perf_counter() - begin
+        self._epochs_summed += 1
+        self.epoch += 1
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def _reset_sums(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._seconds: dict[str, float] = {}
+        self._epochs_summed = 0
+
+    def _log(self) -> None:
+        """One point: means over the epochs since the last one. The only place where numbers leave the device."""
+        count = self._epochs_summed
+        names = list(self._sums)
+        values = torch.stack([self._sums[name].float() for name in names]).div(count).tolist() if names else []
+        metrics = dict(zip(names, values, strict=True))
+        metrics |= self.env.statistics()
+        metrics |= {f"perf/{name}_seconds": seconds / count for name, seconds in self._seconds.items()}
+        metrics["perf/env_steps_per_second"] = count * self.algorithm.env_steps_per_epoch / self._seconds["epoch"]
+        metrics["train/epoch"] = float(self.epoch)
+        metrics["train/nonfinite_updates"] = float(self._check_finite())
+        self._reset_sums()
+        self.tracker.log(metrics, self.env_steps)
+        self.metrics |= metrics
+        self._watch_reward(metrics.get("train/episode_reward"))
+        self.watcher.progress(self._progress())
+
+    def _watch_reward(self, reward: float | None) -> None:
+        if reward is None:
+            return
+        self.final_reward = reward
+        self.peak_reward = reward if self.peak_reward is None else max(self.peak_reward, reward)
+        if self.monitor.observe(reward):
+            self.watcher.message(
+                f"epoch {self.epoch}: the policy has collapsed: R {reward:.0f}, peak {self.monitor.peak:.0f}. "
+                "The best evaluated checkpoint is kept",
+                warning=True,
+            )
+            self.tracker.tags({"flowmbpo.collapsed_at_epoch": str(self.epoch)})
+
+    def _check_finite(self) -> int:
+        """Count refused updates; too many end the run."""
+        counts = {name: int(count) for name, count in self.algorithm.nonfinite.items()}
+        total = sum(counts.values())
+        if total > self._refused:
+            where = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+            limit = self.experiment.train.nonfinite_limit
+            self.watcher.message(
+                f"epoch {self.epoch}: non-finite values refused so far: {where} (the run ends above {limit})",
+                warning=True,
+            )
+            self._refused = total
+            if total > limit:
+                raise WorkFailed(
+                    f"diverged by epoch {self.epoch}: {total} non-finite values ({where}); {limit} are allowed. "
+                    f"The checkpoints in {self.keeper.files.checkpoints} are from before"
+                )
+        return total
+
+    def _progress(self) -> Progress:
+        limits = [self.epoch / self.stop_epoch]
+        here = time.monotonic() - self._started
+        if self.time_limit:
+            limits.append(min(1.0, here / self.time_limit))
+        fraction = max(limits)
+        per_epoch = self.elapsed / self.epoch
+        eta = per_epoch * (self.stop_epoch - self.epoch)
+        if self.time_limit:
+            eta = min(eta, max(0.0, self.time_limit - here))
+        return Progress(self.epoch, self.stop_epoch, self.env_steps, fraction, self.elapsed, eta, dict(self.metrics))
+
+    # --- what is kept ------------------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> Evaluation:
+        evaluation = self.evaluator(self.algorithm.policy())
+        metrics = evaluation.metrics()
+        diagnostics = self.algorithm.diagnose()
+        metrics |= {name: value.item() for name, value in diagnostics.items()}
+        self.tracker.log(metrics, self.env_steps)
+        self.metrics |= metrics
+        self.keeper.deploy(self.algorithm.deployable_state(), self.epoch, self.env_steps, evaluation)
+        self.watcher.progress(self._progress())
+        return evaluation
+
+    def preserve(self) -> None:
+        """Write everything that bit-exact continuation needs."""
+        self.keeper.preserve(self.state_dict(), self.epoch, self.env_steps)
+        self._resumable_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "algorithm": self.algorithm.state_dict(),
+            "env": self.env.state_dict(),
+            "random": checkpoint.random_states(),
+            "monitor": self.monitor.state_dict(),
+            "sums": dict(self._sums),
+            "trainer": {
+                "epoch": self.epoch,
+                "peak_reward": self.peak_reward,
+                "final_reward": self.final_reward,
+                "best_reward": self.keeper.best_reward,
+                "elapsed": self.elapsed,
+                "refused": self._refused,
+                "epochs_summed": self._epochs_summed,
+                "seconds": dict(self._seconds),
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.env.load_state_dict(state["env"])
+        self.monitor.load_state_dict(state["monitor"])
+        counters = state["trainer"]
+        self.epoch = counters["epoch"]
+        self.peak_reward = counters["peak_reward"]
+        self.final_reward = counters["final_reward"]
+        self.keeper.best_reward = counters["best_reward"]
+        self._elapsed_before = counters["elapsed"]
+        self._refused = counters["refused"]
+        self._epochs_summed = counters["epochs_summed"]
+        self._seconds = dict(counters["seconds"])
+        self._sums = dict(state["sums"])
+        checkpoint.restore_random_states(state["random"])
