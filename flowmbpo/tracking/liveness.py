@@ -1,0 +1,135 @@
+"""Whether the process behind a run is still there: the run's lock, its heartbeat, and who is dead.
+
+A killed process (kill -9, power loss) cannot close its run, so whoever reads runs looks first. Not here: what becomes
+of a dead run (`recovery`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from flowmbpo.errors import UserError, WorkFailed
+
+HEARTBEAT_SECONDS = 30.0  # between two signs of life in the store
+SILENCE_SECONDS = 600.0  # without one, a run on another machine counts as dead
+
+HOST_TAG = "flowmbpo.host"
+PID_TAG = "flowmbpo.pid"
+DIRECTORY_TAG = "flowmbpo.directory"
+HEARTBEAT_TAG = "flowmbpo.heartbeat"
+
+
+class RunLock:
+    """Held by the one process that trains a run. The kernel releases it however that process ends."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.path = run_folder / "lock"
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Raises UserError when another process holds the run."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UserError(
+                f"{self.path.parent} cannot be written ({error.strerror}); run in another directory"
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read_holder(fd)
+            os.close(fd)
+            raise UserError(
+                f"run {self.path.parent.name} is being trained by {holder}; wait for it or stop it first"
+            ) from None
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": hostname()}).encode(), 0)
+        except OSError as error:
+            os.close(fd)
+            raise WorkFailed(f"{self.path} cannot be written: {error.strerror}") from None
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _read_holder(fd: int) -> str:
+    try:
+        holder = json.loads(os.pread(fd, 4096, 0))
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def is_locked(run_folder: Path) -> bool | None:
+    """Whether a process holds the run; None where the folder has no lock that could tell."""
+    try:
+        fd = os.open(run_folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return False
+
+
+def hostname() -> str:
+    return socket.gethostname()
+
+
+def process_tags(run_folder: Path) -> dict[str, str]:
+    """What a run says about its process, so that others can tell whether it lives."""
+    return {
+        HOST_TAG: hostname(),
+        PID_TAG: str(os.getpid()),
+        DIRECTORY_TAG: str(run_folder.absolute()),
+        HEARTBEAT_TAG: str(int(time.time())),
+    }
+
+
+def is_dead(tags: Mapping[str, str], now: float | None = None) -> bool:
+    """Whether a run that claims to be RUNNING has no process any more, as far as can be told from here.
+
+    On the run's own machine its lock decides, then its process id. Elsewhere only silence counts. A run that never said
+    where it runs (written by another tool) is left alone.
+    """
+    host = tags.get(HOST_TAG)
+    if host is None:
+        return False
+    if host == hostname():
+        directory = tags.get(DIRECTORY_TAG)
+        locked = is_locked(Path(directory)) if directory else None
+        if locked is not None:
+            return not locked
+        pid = tags.get(PID_TAG, "")
+        return not (pid.isdigit() and _process_exists(int(pid)))
+    try:
+        beat = float(tags[HEARTBEAT_TAG])
+    except (KeyError, ValueError):
+        return False
+    return (time.time() if now is None else now) - beat > SILENCE_SECONDS
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,251 @@
+"""The catalogue of every metric: name, unit, meaning, which direction is good and where it comes from.
+
+Not here: computing them (that happens where the value is known) and storing them (`mlflow_writer`). A name that is not
+in this table cannot be logged. The table as text: `python -m flowmbpo.tracking.metrics > docs/metrics.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from typing import Literal
+
+EPISODE_REWARD = "train/episode_reward"
+EPOCH = "train/epoch"
+EPOCH_SECONDS = "perf/epoch_seconds"
+ENV_STEPS_PER_SECOND = "perf/env_steps_per_second"
+EVALUATED_REWARD = "eval/mean_reward"
+
+# What a `{placeholder}` in a name of the table stands for.
+PLACEHOLDERS = {
+    "steps": r"[1-9]\d*",
+    "phase": r"[a-z]+(?:_[a-z]+)*",
+    "part": r"(?:actor|critic|world_model)",
+    "gpu": r"\d+",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the catalogue. `name` may hold `{placeholders}`; `better` is empty where neither direction is good."""
+
+    name: str
+    unit: str
+    meaning: str
+    better: Literal["higher", "lower", ""] = ""
+    source: str = "trainer"
+
+
+# R is the undiscounted sum of the environment's own rewards over one episode. Means over a logging interval are taken
+# over its updates; H is the horizon.
+CATALOGUE: tuple[Metric, ...] = (
+    Metric("train/epoch", "epochs", "epochs finished when the point was written"),
+    Metric(
+        "train/episode_reward",
+        "reward",
+        "R, mean over the last 100 finished training episodes (exploring policy, real environment)",
+        "higher",
+    ),
+    Metric("train/episode_length", "control steps", "mean length of the last 100 finished episodes", "higher"),
+    Metric(
+        "train/world_model_loss",
+        "–",
+        "dynamics loss + reward loss, mean over the world-model updates of the interval",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "train/dynamics_loss",
+        "–",
+        "(1/H) Σ γ^t ‖ẑ_{t+1} − sg(e(o_{t+1}))‖²; for a flow the matching loss ‖v(z_τ, a, τ) − (z_tgt − z_s)‖²",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "train/reward_loss",
+        "–",
+        "(1/H) Σ γ^t (r̂_t − r_t)² in scaled rewards, or the cross-entropy of the two-hot head",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "train/actor_loss",
+        "–",
+        "−Σ_k γ^k r̂ − γ^n V(z_n) over imagined segments, divided by its running deviation",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "train/value_loss",
+        "reward²",
+        "(V − TD(λ) target)², mean over the ensemble and the critic's minibatches",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "train/continuation_loss", "nat", "binary cross-entropy of the predicted end of episodes", "lower", "algorithm"
+    ),
+    Metric(
+        "train/value_mean", "reward", "mean of the ensemble's smallest value on the imagined latents", "", "algorithm"
+    ),
+    Metric("train/policy_entropy", "nat", "entropy of the Gaussian before tanh, mean over states", "", "algorithm"),
+    Metric(
+        "train/reward_correlation",
+        "–",
+        "Pearson correlation of predicted and real reward over the interval's real steps; near 0 means that the policy "
+        "has no reward gradient to follow",
+        "higher",
+        "algorithm",
+    ),
+    Metric(
+        "train/reward_bias", "reward", "mean of predicted − real reward over the interval's real steps", "", "algorithm"
+    ),
+    Metric("train/actor_gradient_norm", "–", "norm of the actor's gradient before clipping", "", "algorithm"),
+    Metric("train/critic_gradient_norm", "–", "norm of the critic's gradient before clipping", "", "algorithm"),
+    Metric(
+        "train/world_model_gradient_norm", "–", "norm of the world model's gradient before clipping", "", "algorithm"
+    ),
+    Metric(
+        "train/actor_gradient_snr",
+        "–",
+        "‖mean gradient‖ / its standard deviation over groups of environments: how much of the gradient is signal",
+        "higher",
+        "algorithm",
+    ),
+    Metric(
+        "train/nonfinite_updates",
+        "updates",
+        "updates refused since the start because a loss or gradient was not finite",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "train/return_scale", "reward", "running deviation by which the actor's objective is divided", "", "algorithm"
+    ),
+    Metric("train/reward_scale", "reward", "running deviation by which rewards are divided", "", "algorithm"),
+    Metric("train/replay_transitions", "transitions", "transitions in the replay buffer", "", "algorithm"),
+    Metric("train/updates", "updates", "world-model updates since the start", "", "algorithm"),
+    Metric("lr/{part}", "–", "learning rate of the actor, the critic or the world model", "", "algorithm"),
+    Metric(
+        "model/latent_error_{steps}",
+        "–",
+        "mean squared error of the latent after that many open-loop steps, against the encoded real observation",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "model/simplex_distance",
+        "–",
+        "mean |Σ group − 1| + Σ max(−z, 0) over the groups of imagined latents: 0 on the simplex",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "model/velocity_evaluations",
+        "calls",
+        "evaluations of the dynamics network per control step (1 for an MLP, 2K for Heun)",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "eval/mean_reward",
+        "reward",
+        "mean R of the deterministic policy over full episodes of the real environment from fixed seeds: the headline",
+        "higher",
+        "evaluator",
+    ),
+    Metric("eval/std_reward", "reward", "standard deviation of R over the episodes", "", "evaluator"),
+    Metric("eval/median_reward", "reward", "median of R", "higher", "evaluator"),
+    Metric("eval/iqm_reward", "reward", "mean of the middle half of R", "higher", "evaluator"),
+    Metric("eval/q05_reward", "reward", "5th percentile of R", "higher", "evaluator"),
+    Metric("eval/q25_reward", "reward", "25th percentile of R", "higher", "evaluator"),
+    Metric("eval/q75_reward", "reward", "75th percentile of R", "higher", "evaluator"),
+    Metric("eval/q95_reward", "reward", "95th percentile of R", "higher", "evaluator"),
+    Metric("eval/min_reward", "reward", "worst episode", "higher", "evaluator"),
+    Metric("eval/max_reward", "reward", "best episode", "higher", "evaluator"),
+    Metric("eval/mean_length", "control steps", "mean length of the episodes", "higher", "evaluator"),
+    Metric("eval/fall_share", "–", "share of episodes that ended by termination (a fall)", "lower", "evaluator"),
+    Metric("eval/forward_speed", "m/s", "mean forward speed of the torso over the episodes", "higher", "evaluator"),
+    Metric("eval/episodes", "episodes", "episodes behind the figures beside it", "", "evaluator"),
+    Metric(
+        "eval/model_predicted_reward",
+        "reward",
+        "what the world model predicted for the same episodes; never a result, only a check of the model",
+        "",
+        "evaluator",
+    ),
+    Metric("perf/env_steps_per_second", "1/s", "real environment steps per second of wall time", "higher"),
+    Metric("perf/epoch_seconds", "s", "wall time of one epoch, mean over the interval", "lower"),
+    Metric("perf/{phase}_seconds", "s", "wall time of one phase per epoch, mean over the interval", "lower"),
+    Metric("perf/peak_rss_mb", "MB", "largest resident memory of the process so far", "lower"),
+    Metric("perf/peak_gpu_memory_mb", "MB", "largest memory allocated on the GPU so far", "lower"),
+    Metric("system/cpu_utilization_percentage", "%", "load of all cores", "", "sampler"),
+    Metric("system/system_memory_usage_megabytes", "MB", "memory in use on the machine", "", "sampler"),
+    Metric("system/system_memory_usage_percentage", "%", "share of the machine's memory in use", "", "sampler"),
+    Metric("system/process_memory_megabytes", "MB", "resident memory of the training process", "lower", "sampler"),
+    Metric("system/disk_available_megabytes", "MB", "free space where the run's files are", "higher", "sampler"),
+    Metric("system/gpu_{gpu}_utilization_percentage", "%", "load of one GPU", "", "sampler"),
+    Metric("system/gpu_{gpu}_memory_usage_megabytes", "MB", "memory in use on one GPU", "", "sampler"),
+)
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], Metric], ...]:
+    """Compiled names; exact ones first, so that `perf/epoch_seconds` is not taken for a phase."""
+    rows = sorted(CATALOGUE, key=lambda row: "{" in row.name)
+    return tuple((re.compile(_as_regex(row.name)), row) for row in rows)
+
+
+def _as_regex(name: str) -> str:
+    parts = re.split(r"\{(\w+)\}", name)
+    return "".join(PLACEHOLDERS[part] if index % 2 else re.escape(part) for index, part in enumerate(parts)) + r"\Z"
+
+
+@cache
+def metric(name: str) -> Metric:
+    """The catalogue's row for `name`.
+
+    Raises:
+        ValueError: the name is not in the catalogue; the message names the nearest one.
+    """
+    for pattern, row in _patterns():
+        if pattern.match(name):
+            return row
+    near = get_close_matches(name, [row.name for row in CATALOGUE], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown metric {name!r}{hint} (every metric has a row in flowmbpo/tracking/metrics.py)")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises ValueError for the first name that is not in the catalogue."""
+    for name in names:
+        metric(name)
+
+
+def as_markdown() -> str:
+    """The catalogue as the text of `docs/metrics.md`."""
+    arrows = {"higher": "↑", "lower": "↓", "": ""}
+    lines = [
+        "# Metrics",
+        "",
+        "Every metric that a run writes. The MLflow step is the number of real environment steps taken so far.",
+        "R is the undiscounted sum of the environment's rewards over one episode. ↑ more is better, ↓ less is better.",
+        "`{steps}`, `{phase}`, `{part}` and `{gpu}` stand for a number of control steps, a phase of the epoch,",
+        "`actor`, `critic` or `world_model`, and the index of a GPU.",
+        "",
+        "This file is `python -m flowmbpo.tracking.metrics > docs/metrics.md`; a test compares the two.",
+    ]
+    groups: dict[str, list[Metric]] = {}
+    for row in CATALOGUE:
+        groups.setdefault(row.name.split("/")[0], []).append(row)
+    for group, rows in groups.items():
+        lines += ["", f"## {group}", "", "| metric | unit | better | meaning | from |", "|---|---|---|---|---|"]
+        lines += [f"| `{r.name}` | {r.unit} | {arrows[r.better]} | {r.meaning} | {r.source} |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

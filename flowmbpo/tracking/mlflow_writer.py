@@ -1,0 +1,290 @@
+"""Puts journal records into an MLflow store; every operation may be repeated without changing the result.
+
+Why repetition is harmless: a metric point is identified by (name, time, step, value), MLflow drops a second copy;
+params and tags overwrite themselves; a run and a checkpoint carry our own key as a tag and are looked up before they are
+created. Not here: the journal, threads and retries (`delivery`). MLflow is imported on first use (1.5 s).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking.journal import Record
+from flowmbpo.tracking.store import EXPERIMENT, Store, check_sqlite, damaged, schema_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RUN_ID_TAG = "flowmbpo.run_id"
+CHECKPOINT_TAG = "flowmbpo.checkpoint"
+PATH_TAG = "flowmbpo.path"
+EVALUATION_TAG = "flowmbpo.evaluation"
+
+MAX_METRICS = 1000  # MLflow's limits for one log_batch
+MAX_PARAMS = 100
+MAX_TAGS = 100
+MAX_PARAM_LENGTH = 6000
+MAX_TAG_LENGTH = 8000
+
+
+class Unreachable(WorkFailed):
+    """The store cannot be used just now; trying again later may help."""
+
+
+class Refused(WorkFailed):
+    """The store will never take this record; trying again cannot help."""
+
+
+def open_client(store: Store, *, write: bool) -> MlflowClient:
+    """A client of `store`; a sqlite store is created when `write` is set, by one process at a time.
+
+    Raises:
+        UserError, WorkFailed: the store is not usable, with the reason (see `check_sqlite`).
+        Unreachable: no answer from the server.
+    """
+    if store.sqlite and not check_sqlite(store.sqlite, write=write) and not write:
+        raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
+    # Without these a server that is away costs two minutes per call. What the user has set stays.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # failures are reported by us, once and without a traceback
+    logging.getLogger("alembic").setLevel(logging.CRITICAL)
+    from mlflow import MlflowClient
+
+    with _translated(store), schema_lock(store.sqlite) if store.sqlite and write else nullcontext():
+        client = MlflowClient(tracking_uri=store.uri)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        return client
+
+
+@contextmanager
+def _translated(store: Store) -> Iterator[None]:
+    """MLflow's exceptions as ours."""
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise _translate(store, error) from error
+    except sqlalchemy.exc.DatabaseError as error:
+        raise _translate(store, error.orig or error) from error
+    except OSError as error:
+        raise Unreachable(f"{store}: {error}") from error
+
+
+def _translate(store: Store, error: BaseException) -> Exception:
+    text = str(error)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    if "out-of-date database schema" in text or "Can't locate revision" in text:
+        return WorkFailed(
+            f"{store} was written by another MLflow version ({first[:160]}); make a copy of it, then "
+            f"`mlflow db upgrade {store.uri}`, or name another --tracking-uri"
+        )
+    if store.sqlite and ("malformed" in text or "not a database" in text):
+        return damaged(store.sqlite, RuntimeError(first[:160]))
+    code = getattr(error, "error_code", "")
+    if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+        return Refused(f"{store} refused: {first[:400]}")
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
+        return Unreachable(f"{store} does not let us in: {first[:200]}")
+    return Unreachable(f"{store} cannot be reached or does not answer: {first[:300]}")
+
+
+class MlflowWriter:
+    """Writes one run at a time into one store. Not thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+
+    def find_or_create(self, create: Record, *, look: bool) -> str:
+        """MLflow's id of the run that the journal's `create` record describes.
+
+        `look` searches for the run's key first: needed when an earlier attempt may have got through.
+        """
+        client = self._connected()
+        with _translated(self.store):
+            if look and (found := self.find(create["key"])):
+                return found
+            run = client.create_run(
+                self._experiment, create["time"], {**create["tags"], RUN_ID_TAG: create["key"]}, create["name"]
+            )
+            return run.info.run_id
+
+    def find(self, key: str) -> str | None:
+        """MLflow's id of the run with our key, which may be MLflow's id itself."""
+        client = self._connected()
+        from mlflow.exceptions import MlflowException
+
+        with _translated(self.store):
+            try:
+                return client.get_run(key).info.run_id
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+            found = client.search_runs([self._experiment], f"tags.`{RUN_ID_TAG}` = '{key}'", max_results=1)
+            return found[0].info.run_id if found else None
+
+    def write(self, run: str, records: Sequence[Record]) -> None:
+        """All of `records` in order, in as few calls as MLflow allows."""
+        client = self._connected()
+        with _translated(self.store):
+            for kind, group in _grouped(records):
+                if kind == "metrics":
+                    self._metrics(client, run, group)
+                else:
+                    for record in group:
+                        _WRITERS[kind](self, client, run, record)
+
+    def alive(self, run: str, tags: Mapping[str, str], *, again: bool) -> None:
+        """A sign of life; `again` also takes back a KILLED that a reader set while we could not answer."""
+        client = self._connected()
+        from mlflow.entities import RunTag
+
+        with _translated(self.store):
+            client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+            if again:
+                client.update_run(run, status="RUNNING")
+
+    def set_status(self, run: str, status: str, end_time: int) -> None:
+        with _translated(self.store):
+            self._connected().set_terminated(run, status, end_time)
+
+    def _connected(self) -> MlflowClient:
+        if self._client is None:
+            client = open_client(self.store, write=True)
+            with _translated(self.store):
+                self._experiment = _experiment(client, self.store)
+            self._client = client
+        return self._client
+
+    def _metrics(self, client: MlflowClient, run: str, records: Sequence[Record]) -> None:
+        from mlflow.entities import Metric
+
+        points = [
+            Metric(name, value, record["time"], record["step"])
+            for record in records
+            for name, value in record["metrics"].items()
+        ]
+        for start in range(0, len(points), MAX_METRICS):
+            client.log_batch(run, metrics=points[start : start + MAX_METRICS])
+
+    def _params(self, client: MlflowClient, run: str, record: Record) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in record["params"].items()]
+        for start in range(0, len(params), MAX_PARAMS):
+            client.log_batch(run, params=params[start : start + MAX_PARAMS])
+
+    def _tags(self, client: MlflowClient, run: str, record: Record) -> None:
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in record["tags"].items()]
+        for start in range(0, len(tags), MAX_TAGS):
+            client.log_batch(run, tags=tags[start : start + MAX_TAGS])
+
+    def _artifact(self, client: MlflowClient, run: str, record: Record) -> None:
+        path = Path(record["path"])
+        if path.exists():  # gone: it was delivered before the cursor could be saved
+            client.log_artifact(run, str(path), record["folder"] or None)
+
+    def _status(self, client: MlflowClient, run: str, record: Record) -> None:
+        if record["status"] == "RUNNING":
+            client.update_run(run, status="RUNNING")
+        else:
+            client.set_terminated(run, record["status"], record["time"])
+
+    def _checkpoint(self, client: MlflowClient, run: str, record: Record) -> None:
+        model = find_checkpoint(client, self._experiment, run, record["name"])
+        if model is None:
+            created = client.create_logged_model(
+                self._experiment,
+                record["name"],
+                source_run_id=run,
+                tags={
+                    CHECKPOINT_TAG: record["name"],
+                    PATH_TAG: record["path"],
+                    RUN_ID_TAG: record["key"],
+                    **record["tags"],
+                },
+                params={"epoch": str(record["epoch"]), "env_steps": str(record["step"]), **record["params"]},
+                model_type="policy",
+            )
+            from mlflow.entities import LoggedModelOutput
+
+            client.log_outputs(run, [LoggedModelOutput(created.model_id, record["step"])])
+            model = created.model_id
+        folder = Path(record["files"])
+        if folder.is_dir():
+            client.log_model_artifacts(model, str(folder))
+            client.finalize_logged_model(model, "READY")
+        log_model_metrics(client, run, model, record["metrics"], record["step"], record["time"])
+
+
+_WRITERS: dict[str, Any] = {
+    "params": MlflowWriter._params,
+    "tags": MlflowWriter._tags,
+    "artifact": MlflowWriter._artifact,
+    "checkpoint": MlflowWriter._checkpoint,
+    "status": MlflowWriter._status,
+    "create": lambda *_: None,
+}
+
+
+def find_checkpoint(client: MlflowClient, experiment: str, run: str, name: str) -> str | None:
+    """Id of the logged model of one checkpoint of one run."""
+    found = client.search_logged_models([experiment], f"source_run_id = '{run}' AND name = '{name}'", max_results=1)
+    return found[0].model_id if found else None
+
+
+def log_model_metrics(
+    client: MlflowClient, run: str, model: str, metrics: Mapping[str, float], step: int, time_ms: int
+) -> None:
+    """Metrics of the run that are linked to one of its checkpoints."""
+    if metrics:
+        from mlflow.entities import Metric
+
+        client.log_batch(run, metrics=[Metric(n, v, time_ms, step, model_id=model) for n, v in metrics.items()])
+
+
+def _experiment(client: MlflowClient, store: Store) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        try:
+            return client.create_experiment(EXPERIMENT, artifact_location=store.artifacts)
+        except MlflowException as error:  # another process was first
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise error from None
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def _grouped(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
+    """Neighbours of the same kind together; the order stays."""
+    group: list[Record] = []
+    for record in records:
+        if group and group[0]["op"] != record["op"]:
+            yield group[0]["op"], group
+            group = []
+        group.append(record)
+    if group:
+        yield group[0]["op"], group
+
+
+def param_text(value: Any) -> str:
+    """A value of the spec as MLflow shows it: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

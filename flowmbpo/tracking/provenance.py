@@ -1,0 +1,138 @@
+"""Where a run comes from: commit and uncommitted changes, versions, hardware, command line. It never fails.
+
+Not here: the spec (that is `flowmbpo.spec`) and writing any of it (`run_tracker`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("flowmbpo", "torch", "warp-lang", "mlflow", "numpy", "pydantic", "safetensors")
+_SLURM = {
+    "flowmbpo.slurm_job_id": "SLURM_JOB_ID",
+    "flowmbpo.slurm_array_job_id": "SLURM_ARRAY_JOB_ID",
+    "flowmbpo.slurm_array_task_id": "SLURM_ARRAY_TASK_ID",
+    "flowmbpo.slurm_node": "SLURMD_NODENAME",
+}
+MAX_DIFF_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known; empty where it is not."""
+
+    commit: str = ""
+    dirty: bool = False
+    diff: str = ""
+    command: str = ""
+    python: str = ""
+    platform: str = ""
+    cpu: str = ""
+    cpu_count: int = 0
+    memory_gb: float = 0.0
+    gpus: tuple[str, ...] = ()
+    packages: dict[str, str] = field(default_factory=dict)
+    slurm: dict[str, str] = field(default_factory=dict)
+
+    def tags(self) -> dict[str, str]:
+        """The part that is searched for."""
+        return {
+            "flowmbpo.git_commit": self.commit or "unknown",
+            "flowmbpo.git_dirty": str(self.dirty).lower(),
+            "flowmbpo.version": self.packages.get("flowmbpo", "unknown"),
+            "flowmbpo.command": self.command[:5000],
+            **self.slurm,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """All of it but the diff, as JSON-able data."""
+        return {key: value for key, value in asdict(self).items() if key != "diff"}
+
+
+def collect(source: Path | None = None) -> Provenance:
+    """Provenance of this process; `source` is a folder of the code (default: where flowmbpo is installed)."""
+    source = source or Path(__file__).resolve().parents[2]
+    commit, status = _git(source, "rev-parse", "HEAD"), ""
+    if commit:
+        status = _git(source, "status", "--porcelain")
+    return Provenance(
+        commit=commit,
+        dirty=bool(status),
+        diff=(status + "\n" + _git(source, "diff", "HEAD"))[:MAX_DIFF_BYTES] if status else "",
+        command=shlex.join(sys.argv),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=_cpu_name(),
+        cpu_count=_usable_cpus(),
+        memory_gb=_memory_gb(),
+        gpus=_gpu_names(),
+        packages={name: version for name in _PACKAGES if (version := _version(name))},
+        slurm={tag: os.environ[variable] for tag, variable in _SLURM.items() if os.environ.get(variable)},
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    if not (folder / ".git").exists():
+        return ""  # an installed package inside somebody else's repository is not that repository
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+
+
+def _memory_gb() -> float:
+    import psutil
+
+    return round(psutil.virtual_memory().total / 2**30, 1)
+
+
+def _gpu_names() -> tuple[str, ...]:
+    """Names from the driver's own tool: this room does not import torch."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())

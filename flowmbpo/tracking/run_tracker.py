@@ -1,0 +1,282 @@
+"""The tracker of a real run: journal first, MLflow from a background thread; training never waits for a server.
+
+The run's id is MLflow's own whenever the store answers within `START_SECONDS`. Otherwise it is a fresh id of ours, kept
+in MLflow as the tag `flowmbpo.run_id` once the run exists there; folders and commands use this id in both cases.
+Not here: the journal's format (`journal`), delivery (`delivery`), MLflow (`mlflow_writer`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking import provenance
+from flowmbpo.tracking.courier import Courier
+from flowmbpo.tracking.journal import Journal, Record, read_records
+from flowmbpo.tracking.liveness import RunLock, process_tags
+from flowmbpo.tracking.metrics import check_names
+from flowmbpo.tracking.store import Store
+from flowmbpo.tracking.tracker import Status, status_after
+
+log = logging.getLogger(__name__)
+
+TRACKING_FOLDER = "tracking"
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What is known of a run before it starts. `spec` is the resolved experiment as JSON-able data."""
+
+    name: str
+    seed: int
+    spec: Mapping[str, Any]
+    spec_hash: str
+    device: str
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.name}/seed-{self.seed}"
+
+    def tags(self) -> dict[str, str]:
+        return {
+            "flowmbpo.name": self.name,
+            "flowmbpo.seed": str(self.seed),
+            "flowmbpo.spec_hash": self.spec_hash,
+            "flowmbpo.device": self.device,
+        }
+
+
+def start_run(store: Store, about: RunDescription, runs: Path) -> RunTracker:
+    """Begin a new run; its files go to `runs/<run_id>/`.
+
+    Raises:
+        UserError: the store or the folder cannot be used (a server that is merely away is no error).
+        WorkFailed: the store is damaged or of another version.
+    """
+    origin = provenance.collect()
+    create: Record = {
+        "op": "create",
+        "key": uuid.uuid4().hex,
+        "name": about.run_name,
+        "time": _now_ms(),
+        "tags": {**about.tags(), **origin.tags()},
+        "store": "" if "@" in store.uri else store.uri,
+    }
+    courier = Courier(store)
+    create["key"] = courier.create(create)
+    tracker = RunTracker(store, runs / create["key"], courier)
+    tracker.begin(create, about, origin)
+    return tracker
+
+
+def resume_run(store: Store, run_id: str, runs: Path) -> RunTracker:
+    """Continue a run whose folder `runs/<run_id>/` is here. Points that it has logged already are not logged again.
+
+    Raises:
+        UserError: the folder is not there, or another process trains the run.
+    """
+    folder = runs / run_id
+    if not (folder / TRACKING_FOLDER / "journal.jsonl").is_file():
+        raise UserError(
+            f"{folder} holds no run; `--resume` continues a run in the directory where it was started (or its copy)"
+        )
+    tracker = RunTracker(store, folder, Courier(store))
+    tracker.continue_()
+    return tracker
+
+
+class RunTracker:
+    """A `Tracker` for one run; made by `start_run` and `resume_run`."""
+
+    def __init__(self, store: Store, folder: Path, courier: Courier) -> None:
+        self.store = store
+        self.folder = folder
+        self._tracking = folder / TRACKING_FOLDER
+        self._lock = RunLock(folder)
+        self._lock.acquire()
+        try:
+            self._journal = Journal(self._tracking)
+        except OSError as error:
+            self._lock.release()
+            raise UserError(
+                f"{self._tracking} cannot be written ({error.strerror}); run in another directory"
+            ) from None
+        self._courier = courier
+        self._step = 0
+        self._status: Status = "RUNNING"
+        self._logged: dict[str, int] = {}  # last step of each metric before a resume
+        self._checkpoints: set[str] = set()
+        self.seconds = 0.0  # spent by the training thread in here
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether MLflow still lacks records; `flowmbpo sync` delivers them."""
+        return self._courier.undelivered
+
+    def begin(self, create: Record, about: RunDescription, origin: provenance.Provenance) -> None:
+        self._append(create)
+        self._append({"op": "tags", "tags": {"flowmbpo.run_id": self.run_id, **process_tags(self.folder)}})
+        self._append({"op": "params", "params": flatten(about.spec)})
+        self._text("spec.json", json.dumps(about.spec, indent=2))
+        self._text("provenance.json", json.dumps(origin.document(), indent=2))
+        if origin.diff:
+            self._text("uncommitted.diff", origin.diff)
+        self._courier.run(self._journal, self.folder, self.run_id, lambda: self._step)
+
+    def continue_(self) -> None:
+        for record, _ in read_records(self._journal.path):
+            if record["op"] == "metrics":
+                for name in record["metrics"]:
+                    self._logged[name] = max(record["step"], self._logged.get(name, 0))
+            elif record["op"] == "checkpoint":
+                self._checkpoints.add(record["name"])
+        self._append({"op": "status", "status": "RUNNING", "time": _now_ms()})
+        self._append({"op": "tags", "tags": {**provenance.collect().tags(), **process_tags(self.folder)}})
+        self._courier.run(self._journal, self.folder, self.run_id, lambda: self._step)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Metrics at `step` real environment steps: one line of the journal, about 30 µs."""
+        begun = time.perf_counter()
+        check_names(metrics)
+        self._step = max(self._step, step)
+        fresh = {name: float(value) for name, value in metrics.items() if step > self._logged.get(name, -1)}
+        if fresh:
+            self._append({"op": "metrics", "time": _now_ms(), "step": step, "metrics": fresh})
+            self._courier.wake()
+        self.seconds += time.perf_counter() - begun
+
+    def checkpoint(
+        self,
+        path: Path,
+        *,
+        epoch: int,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """The deployable checkpoint folder `path` becomes a logged model named after it; its files are uploaded.
+
+        `metrics` are its `eval/*` results. `tags` say how they were obtained (see `EVALUATION_TAG`).
+        """
+        begun = time.perf_counter()
+        metrics = {name: float(value) for name, value in (metrics or {}).items()}
+        check_names(metrics)
+        if path.name not in self._checkpoints:
+            self._checkpoints.add(path.name)
+            record: Record = {"op": "checkpoint", "key": self.run_id, "name": path.name, "path": str(path.absolute())}
+            record |= {"epoch": epoch, "step": step, "time": _now_ms(), "metrics": metrics}
+            self._append({**record, "tags": dict(tags or {}), "params": {}, "outbox": self._outbox(path)})
+            self._sync()
+            self._courier.wake()
+        self.seconds += time.perf_counter() - begun
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Upload a file under `folder` of the run's artifacts; it may be replaced or deleted afterwards."""
+        begun = time.perf_counter()
+        self._append({"op": "artifact", "file": path.name, "folder": folder, "outbox": self._outbox(path)})
+        self._courier.wake()
+        self.seconds += time.perf_counter() - begun
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        self._append({"op": "tags", "tags": dict(tags)})
+
+    def finish(self, status: Status) -> None:
+        """End the run. Waits a while for delivery; what is not delivered then is left to `flowmbpo sync`."""
+        if self._status != "RUNNING":
+            return
+        self._status = status
+        last: Record = {"op": "status", "status": status, "time": _now_ms()}
+        try:
+            self._append(last)
+            self._sync()
+            self._courier.finish()
+        except WorkFailed:  # the disk is full: the status still reaches the store
+            self._courier.finish(last)
+        finally:
+            self._journal.close()
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish(status_after(kind))
+
+    def _append(self, record: Record) -> None:
+        try:
+            self._journal.append(record)
+        except OSError as error:
+            raise WorkFailed(f"{self._journal.path} cannot be written: {error.strerror}") from None
+
+    def _sync(self) -> None:
+        with contextlib.suppress(OSError):  # some file systems cannot; the record itself is written
+            self._journal.sync()
+
+    def _text(self, name: str, text: str) -> None:
+        place = self._new_outbox()
+        try:
+            (place / name).write_text(text)
+        except OSError as error:
+            raise WorkFailed(f"{place} cannot be written: {error.strerror}") from None
+        self._append({"op": "artifact", "file": name, "folder": "", "outbox": _relative(place)})
+
+    def _outbox(self, source: Path) -> str:
+        """Keep `source` (a file or a flat folder) for delivery by hard links: no copy, safe from its deletion."""
+        place = self._new_outbox()
+        try:
+            for file in [source] if source.is_file() else sorted(p for p in source.iterdir() if p.is_file()):
+                _link(file, place / file.name)
+        except OSError as error:
+            raise WorkFailed(f"{source} cannot be kept for upload: {error.strerror}") from None
+        return _relative(place)
+
+    def _new_outbox(self) -> Path:
+        place = self._tracking / "outbox" / uuid.uuid4().hex
+        try:
+            place.mkdir(parents=True)
+        except OSError as error:
+            raise WorkFailed(f"{place} cannot be made: {error.strerror}") from None
+        return place
+
+
+def _relative(outbox: Path) -> str:
+    return f"outbox/{outbox.name}"
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted names and texts: {"train": {"horizon": 16}} becomes {"train.horizon": "16"}; text as it is, else JSON."""
+    flat: dict[str, str] = {}
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat

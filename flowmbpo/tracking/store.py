@@ -1,0 +1,142 @@
+"""Which MLflow store is meant, and whether it can be used at all; no MLflow import, so that looking is cheap.
+
+Not here: reading and writing runs (`mlflow_reader`, `sqlite_reader`, `mlflow_writer`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from flowmbpo.errors import UserError, WorkFailed
+
+EXPERIMENT = "flowmbpo"
+_SERVERS = ("http", "https")
+_DATABASES = ("postgresql", "mysql", "mssql")
+
+
+@dataclass(frozen=True)
+class Store:
+    """One MLflow store. `sqlite` is the database file where the store is one; `artifacts` the root for new experiments
+    in it (None: the server decides)."""
+
+    uri: str
+    sqlite: Path | None = None
+    artifacts: str | None = None
+
+    @property
+    def is_server(self) -> bool:
+        return self.uri.split(":", 1)[0] in _SERVERS
+
+    def __str__(self) -> str:
+        if self.sqlite:
+            return str(self.sqlite)
+        parts = urlsplit(self.uri)  # never show a password that stands in the URI
+        return self.uri.replace(parts.netloc, parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else self.uri
+
+
+def resolve_store(uri: str | None, directory: Path | None = None) -> Store:
+    """The store behind `--tracking-uri`; None or empty means `mlflow.db` in `directory` (default: working directory).
+
+    Raises:
+        UserError: a kind of URI that MLflow or flowmbpo cannot use.
+    """
+    directory = (directory or Path.cwd()).absolute()
+    if not uri:
+        return _sqlite(directory / "mlflow.db")
+    scheme = uri.split(":", 1)[0].split("+", 1)[0].lower() if ":" in uri else ""
+    if scheme == "sqlite":
+        path = uri.partition("///")[2].partition("?")[0]
+        if not path or path == ":memory:":
+            raise UserError(f"tracking URI {uri!r}: name a file, as in sqlite:///mlflow.db")
+        return _sqlite(directory / path)
+    if scheme in _SERVERS:
+        if not urlsplit(uri).hostname:
+            raise UserError(f"tracking URI {uri!r} names no host; use for example http://127.0.0.1:5000")
+        return Store(uri.rstrip("/"))
+    if scheme in _DATABASES:
+        return Store(uri)
+    hint = f"sqlite:///{uri}" if uri.endswith((".db", ".sqlite")) else "sqlite:///mlflow.db"
+    raise UserError(
+        f"tracking URI {uri!r} is not supported: use sqlite:///FILE (for example {hint}), an MLflow server "
+        f"(http://HOST:PORT) or a database URI ({', '.join(_DATABASES)}); MLflow 3 refuses folders"
+    )
+
+
+def _sqlite(path: Path) -> Store:
+    artifacts = path.parent / "mlartifacts"
+    return Store(f"sqlite:///{path}", path, f"file://{quote(str(artifacts))}")
+
+
+def check_sqlite(path: Path, *, write: bool) -> bool:
+    """Whether the database file holds an MLflow schema already; False for a file that is missing or still empty.
+
+    Raises:
+        UserError: the folder or the file is not ours to use.
+        WorkFailed: the file is no sqlite database, damaged, or belongs to something else.
+    """
+    if write:
+        _check_writable(path)
+    if not path.exists():
+        return False
+    try:
+        with connect_readonly(path) as db:
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "alembic_version" in tables:
+                db.execute("SELECT version_num FROM alembic_version").fetchall()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "busy" in str(error):
+            return True  # somebody is writing to it: the writer's own retries deal with that
+        raise UserError(
+            f"{path} cannot be opened ({error}); check its permissions, or name another --tracking-uri"
+        ) from None
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from None
+    if tables and "alembic_version" not in tables:
+        raise WorkFailed(f"{path} is a database of something else than MLflow; name another --tracking-uri")
+    return bool(tables)
+
+
+def damaged(path: Path, error: Exception) -> WorkFailed:
+    """The message for a database file that sqlite cannot read."""
+    return WorkFailed(
+        f"{path} is damaged or no sqlite database ({error}); move it away or restore a backup "
+        f"(`sqlite3 {path.name} .recover` rescues what is readable). Runs keep their own files in runs/."
+    )
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); name another --tracking-uri") from None
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a database file; use sqlite:///{path / 'mlflow.db'}")
+    for place in (folder, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise UserError(f"{place} is not writable; run elsewhere or name another --tracking-uri")
+
+
+@contextmanager
+def connect_readonly(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection that waits for writers and never creates the file."""
+    db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=20.0)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+@contextmanager
+def schema_lock(path: Path) -> Iterator[None]:
+    """Held while MLflow opens a database: its migrations fail when several processes run them at once."""
+    with open(path.with_name(path.name + ".lock"), "a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

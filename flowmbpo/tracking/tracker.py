@@ -1,0 +1,93 @@
+"""The contract between training and tracking: what a training loop may say about a run. No MLflow, no files here.
+
+Checkpoints do not depend on tracking: a tracker is told about them after they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from flowmbpo.tracking.metrics import check_names
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+class Tracker(Protocol):
+    """A context manager: leaving it normally ends the run as FINISHED, with an exception as FAILED, with
+    KeyboardInterrupt or SystemExit (a signal) as KILLED, unless `finish` has said so before."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Metrics at `step` real environment steps. Raises ValueError for a name outside the catalogue."""
+        ...
+
+    def checkpoint(self, path: Path, *, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> None:
+        """A deployable checkpoint folder was written; `metrics` are its `eval/*` results, linked to it."""
+        ...
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file that belongs to the run, shown under `folder` of its artifacts."""
+        ...
+
+    def tags(self, tags: Mapping[str, str]) -> None: ...
+
+    def finish(self, status: Status) -> None:
+        """End the run now with this status."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def status_after(kind: type[BaseException] | None) -> Status:
+    """The status of a run whose training ended with an exception of this type (None: with none)."""
+    if kind is None:
+        return "FINISHED"
+    return "FAILED" if issubclass(kind, Exception) else "KILLED"
+
+
+@dataclass
+class MemoryTracker:
+    """Keeps everything in lists: for measurements and for tests of code that tracks."""
+
+    run_id: str = "memory"
+    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    checkpoints: list[tuple[Path, int, int, dict[str, float]]] = field(default_factory=list)
+    artifacts: list[tuple[Path, str]] = field(default_factory=list)
+    tag_values: dict[str, str] = field(default_factory=dict)
+    status: Status = "RUNNING"
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        check_names(metrics)
+        self.points.append((step, dict(metrics)))
+
+    def checkpoint(self, path: Path, *, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> None:
+        check_names(metrics or {})
+        self.checkpoints.append((path, epoch, step, dict(metrics or {})))
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self.artifacts.append((path, folder))
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        self.tag_values.update(tags)
+
+    def finish(self, status: Status) -> None:
+        self.status = status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.status == "RUNNING":
+            self.finish(status_after(kind))
