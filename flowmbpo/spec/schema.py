@@ -152,12 +152,18 @@ class ExpectedSpec(Section):
 class ResourcesSpec(Section):
     """What a cluster job of this experiment asks for."""
 
-    gpu: str = Field("L40S", description="GPU type; empty for none")
+    gpu: str = Field("L40S", description="GPU type as the cluster names it; empty for any")
     gpus: Annotated[int, Field(ge=0)] = 1
     gpu_memory_gb: Annotated[float, Field(gt=0)] = Field(48.0, description="memory of one such GPU, GB")
     cpus: PositiveInt = Field(4, description="CPU cores")
     memory_gb: Annotated[float, Field(gt=0)] = Field(128.0, description="host memory, GB")
-    time_limit: str = Field("12:00:00", description="H:MM:SS or D-HH:MM:SS")
+    time_limit: str = Field(
+        "12:00:00", pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$", description="H:MM:SS or D-HH:MM:SS"
+    )
+    account: str = Field("", description="Slurm account; rather in your own cluster.toml than in a shared registry")
+    partition: str = Field("", description="Slurm partition; empty for the cluster's default")
+    constraint: str = Field("", description="Slurm constraint on the node's features")
+    options: dict[str, str | int | bool] = Field({}, description="further sbatch options, as in {exclude = 'node07'}")
 
 
 class Experiment(Section):

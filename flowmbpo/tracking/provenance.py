@@ -21,6 +21,11 @@ _SLURM = {
     "flowmbpo.slurm_array_job_id": "SLURM_ARRAY_JOB_ID",
     "flowmbpo.slurm_array_task_id": "SLURM_ARRAY_TASK_ID",
     "flowmbpo.slurm_node": "SLURMD_NODENAME",
+    # set by flowmbpo.cluster for every job, with or without Slurm
+    "flowmbpo.job": "FLOWMBPO_JOB",
+    "flowmbpo.job_task": "FLOWMBPO_JOB_TASK",
+    "flowmbpo.node": "FLOWMBPO_NODE",
+    "flowmbpo.queue_seconds": "FLOWMBPO_QUEUE_SECONDS",
 }
 MAX_DIFF_BYTES = 2_000_000
 
