@@ -1,0 +1,106 @@
+"""The policy: a Gaussian on the latent, squashed by tanh. Not here: how it is trained."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowmbpo.models.layers import at_least_float32
+
+
+class ActivatedNorm(nn.Module):
+    """Linear -> Mish -> LayerNorm: the block of actor and critic (the world model's normed layer activates last)."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.norm = nn.LayerNorm(out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in]` -> `[..., out]`."""
+        return self.norm(F.mish(self.linear(x)))
+
+
+class LowerBound(torch.autograd.Function):
+    """max(x, bound) whose gradient still passes where a descent step would raise x back to the bound.
+
+    A plain clamp has no gradient below the bound: a parameter that momentum carried there could never come back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bound = bound
+        return x.clamp(min=bound)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return torch.where((x > ctx.bound) | (grad < 0), grad, torch.zeros_like(grad)), None
+
+
+class Actor(nn.Module):
+    """u ~ N(mu(z), sigma), action = tanh(u), with sigma independent of the state."""
+
+    def __init__(
+        self, *, latent_dim: int, action_dim: int, units: Sequence[int], log_std_init: float, log_std_min: float
+    ) -> None:
+        super().__init__()
+        widths = [latent_dim, *units]
+        self.trunk = nn.Sequential(*(ActivatedNorm(a, b) for a, b in itertools.pairwise(widths)))
+        self.mean = nn.Linear(widths[-1], action_dim)
+        self.log_std_parameter = nn.Parameter(torch.full((action_dim,), log_std_init))
+        self.log_std_min = log_std_min
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight, gain=math.sqrt(2) if layer is not self.mean else 0.01)
+                nn.init.zeros_(layer.bias)
+
+    @property
+    def log_std(self) -> Tensor:
+        """log sigma of each action `[A]`, never below the floor."""
+        return LowerBound.apply(self.log_std_parameter, self.log_std_min)
+
+    def mean_before_tanh(self, z: Tensor) -> Tensor:
+        """mu: z `[..., Z]` -> `[..., A]`."""
+        return at_least_float32(self.mean(self.trunk(z)))
+
+    def mean_action(self, z: Tensor) -> Tensor:
+        """The deterministic policy tanh(mu): z `[..., Z]` -> `[..., A]`."""
+        return self.mean_before_tanh(z).tanh()
+
+    def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A reparametrised action: z `[..., Z]` -> `[..., A]` in (-1, 1)."""
+        return self._sample_before_tanh(z, generator)[0].tanh()
+
+    def sample_with_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """A reparametrised action `[..., A]` and the log density of that action `[...]`."""
+        u, noise = self._sample_before_tanh(z, generator)
+        return u.tanh(), self._log_density(u, noise)
+
+    def log_prob(self, z: Tensor, action: Tensor) -> Tensor:
+        """Log density of a given action `[..., A]` at z `[..., Z]`: `[...]`."""
+        limit = 1 - torch.finfo(action.dtype).eps
+        u = action.clamp(-limit, limit).atanh()
+        return self._log_density(u, (u - self.mean_before_tanh(z)) * (-self.log_std).exp())
+
+    def entropy_before_tanh(self) -> Tensor:
+        """Entropy of the Gaussian, in nats: scalar."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+
+    def _sample_before_tanh(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        mean = self.mean_before_tanh(z)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return torch.addcmul(mean, noise, self.log_std.exp()), noise
+
+    def _log_density(self, u: Tensor, noise: Tensor) -> Tensor:
+        gaussian = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        # log(1 - tanh(u)^2) in a form that does not cancel for large |u|
+        squash = 2 * (math.log(2) - u - F.softplus(-2 * u))
+        return (gaussian - squash).sum(-1)

@@ -1,0 +1,72 @@
+"""Latent dynamics: what every model of z' = d(z, a) offers, and the MLP; the flow lives in `flow`.
+
+Not here: rollouts over time (`world_model`) and anything about rewards. Whoever calls these verbs never asks which
+kind of dynamics it holds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flowmbpo.models.layers import NormedLinear, NormedMLP, SimNorm, check_groups, init_truncated_normal_
+
+
+class Dynamics(nn.Module, ABC):
+    """One control step in latent space: two verbs, `next` and `loss`, on any leading batch shape."""
+
+    evaluations_per_step: int
+    """Network evaluations of one call of `next`."""
+
+    @abstractmethod
+    def next(self, z: Tensor, action: Tensor) -> Tensor:
+        """Latent after one control step: z `[..., Z]`, action `[..., A]` -> `[..., Z]`, differentiable."""
+
+    @abstractmethod
+    def loss(
+        self,
+        z: Tensor,
+        action: Tensor,
+        z_target: Tensor,
+        *,
+        z_next: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Training loss of each sample, the mean over features: z, z_target `[..., Z]`, action `[..., A]` -> `[...]`.
+
+        `z_next` is `next(z, action)` where the caller has it already; a model whose loss needs the prediction then
+        does not compute it twice, any other ignores it. `generator` feeds whatever the loss samples.
+        """
+
+
+class MLPDynamics(Dynamics):
+    """z' = SimNorm(LayerNorm(Linear(normed layers on [z, a]))), as in TD-MPC2 (arXiv 2310.16828)."""
+
+    evaluations_per_step = 1
+
+    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int], simnorm_dim: int) -> None:
+        super().__init__()
+        check_groups(latent_dim, simnorm_dim)
+        self.trunk = NormedMLP(latent_dim, units, context_features=action_dim)
+        self.head = NormedLinear(units[-1], latent_dim, activation=SimNorm(simnorm_dim))
+        init_truncated_normal_(self)
+
+    def next(self, z: Tensor, action: Tensor) -> Tensor:
+        """See `Dynamics.next`."""
+        return self.head(self.trunk(z, action))
+
+    def loss(
+        self,
+        z: Tensor,
+        action: Tensor,
+        z_target: Tensor,
+        *,
+        z_next: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Squared error of the prediction; see `Dynamics.loss`."""
+        prediction = self.next(z, action) if z_next is None else z_next
+        return (prediction - z_target).square().mean(-1)

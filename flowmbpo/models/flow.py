@@ -1,0 +1,121 @@
+"""Flow dynamics: z' by integrating a learned velocity field from tau = 0 (now) to tau = 1 (one control step later).
+
+Flow matching after Liu et al. (arXiv 2209.03003) and Lipman et al. (2210.02747), with the model's own latent as the
+source and the encoding of the next observation as the target. Not here: the schemes (`integrators`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flowmbpo.models.dynamics import Dynamics
+from flowmbpo.models.integrators import evaluations, integrate
+from flowmbpo.models.layers import (
+    NormedLinear,
+    NormedMLP,
+    SimNorm,
+    at_least_float32,
+    check_groups,
+    init_truncated_normal_,
+)
+
+TAU_SAMPLING = ("uniform", "midpoint")
+
+
+class VelocityField(nn.Module):
+    """Network on [z_tau, a, tau] that gives dz/dtau, in one of two parametrisations.
+
+    `linear`: the last layer is the velocity itself, free to have any sign and size. (A SimNorm there could not
+    represent a target that sums to zero in each group.)
+
+    `endpoint`: the last layer predicts the end point x1 on the simplex, through SimNorm. On the straight path from
+    z_0 to x1, (x1 - z_tau) / (1 - tau) equals x1 - z_0 for every tau; the right-hand side is used because it has no
+    singularity at tau = 1. Every explicit scheme whose weights are non-negative (Euler, Heun, RK4) then makes each
+    stage and each step a convex combination of z_0 and predicted end points, so z cannot leave the simplex,
+    whatever the number of substeps.
+    """
+
+    def __init__(
+        self, *, latent_dim: int, action_dim: int, units: Sequence[int], simnorm_dim: int, parametrisation: str
+    ) -> None:
+        super().__init__()
+        check_groups(latent_dim, simnorm_dim)
+        self.trunk = NormedMLP(latent_dim, units, context_features=action_dim + 1)
+        self.endpoint = parametrisation == "endpoint"
+        if self.endpoint:
+            self.head: nn.Module = NormedLinear(units[-1], latent_dim, activation=SimNorm(simnorm_dim))
+        elif parametrisation == "linear":
+            # No LayerNorm: it would fix the length of the velocity, which tells a slow step from a fast one.
+            self.head = nn.Linear(units[-1], latent_dim)
+        else:
+            raise ValueError(f"unknown velocity {parametrisation!r}; allowed: linear, endpoint")
+        init_truncated_normal_(self)
+
+    def forward(self, z: Tensor, action: Tensor, tau: Tensor, z_start: Tensor) -> Tensor:
+        """z at tau and z at 0 `[..., Z]`, action `[..., A]`, tau `[..., 1]` -> dz/dtau `[..., Z]`."""
+        out = at_least_float32(self.head(self.trunk(z, torch.cat((action, tau), -1))))
+        return out - z_start if self.endpoint else out
+
+
+class FlowDynamics(Dynamics):
+    """z' = z + integral of v(z_tau, a, tau) over tau in [0, 1], by `substeps` steps of `integrator`."""
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        action_dim: int,
+        units: Sequence[int],
+        simnorm_dim: int,
+        integrator: str,
+        substeps: int,
+        tau_sampling: str,
+        velocity: str,
+    ) -> None:
+        super().__init__()
+        if tau_sampling not in TAU_SAMPLING:
+            raise ValueError(f"unknown tau_sampling {tau_sampling!r}; allowed: {', '.join(TAU_SAMPLING)}")
+        self.evaluations_per_step = evaluations(integrator, substeps)
+        self.integrator, self.substeps, self.tau_sampling = integrator, substeps, tau_sampling
+        self.velocity = VelocityField(
+            latent_dim=latent_dim,
+            action_dim=action_dim,
+            units=units,
+            simnorm_dim=simnorm_dim,
+            parametrisation=velocity,
+        )
+
+    def next(self, z: Tensor, action: Tensor) -> Tensor:
+        """See `Dynamics.next`."""
+
+        def field(z_tau: Tensor, tau: float) -> Tensor:
+            return self.velocity(z_tau, action, action.new_full((*action.shape[:-1], 1), tau), z)
+
+        return integrate(self.integrator, field, z, self.substeps)
+
+    def loss(
+        self,
+        z: Tensor,
+        action: Tensor,
+        z_target: Tensor,
+        *,
+        z_next: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Matching loss ||v(z_tau, a, tau) - (z_target - z)||^2 at one tau per sample; see `Dynamics.loss`.
+
+        z_tau lies on the straight line from z to z_target.
+        """
+        tau = self.sample_tau(action, generator)
+        velocity = self.velocity(torch.lerp(z, z_target, tau), action, tau, z)
+        return (velocity - (z_target - z)).square().mean(-1)
+
+    def sample_tau(self, action: Tensor, generator: torch.Generator | None) -> Tensor:
+        """One tau per sample of action `[..., A]` -> `[..., 1]`: uniform on [0, 1), or 1/2."""
+        shape = (*action.shape[:-1], 1)
+        if self.tau_sampling == "midpoint":
+            return action.new_full(shape, 0.5)
+        return torch.rand(shape, generator=generator, device=action.device, dtype=action.dtype)
