@@ -1,0 +1,45 @@
+"""What is asked of the agent: environments with torch tensors in and out.
+
+`make_env` builds one by its kind; importing this room loads neither torch nor Warp.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowmbpo.envs.ant import AntEnv
+    from flowmbpo.envs.contract import Env, Step
+    from flowmbpo.envs.pointmass import PointMassEnv
+
+__all__ = ["ENVIRONMENTS", "AntEnv", "Env", "PointMassEnv", "Step", "make_env"]
+
+# kind -> (module, class); a new environment is a module and a line here
+ENVIRONMENTS = {
+    "ant": ("flowmbpo.envs.ant", "AntEnv"),
+    "pointmass": ("flowmbpo.envs.pointmass", "PointMassEnv"),
+}
+
+_LAZY = {
+    **{name: module for module, name in ENVIRONMENTS.values()},
+    "Env": "flowmbpo.envs.contract",
+    "Step": "flowmbpo.envs.contract",
+}
+
+
+def make_env(kind: str, **arguments: Any) -> Env:
+    """The environment called `kind`, built with the keyword arguments of its class; ValueError for an unknown kind."""
+    if kind not in ENVIRONMENTS:
+        close = difflib.get_close_matches(kind, ENVIRONMENTS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"environment is {kind!r}; allowed: {', '.join(sorted(ENVIRONMENTS))}{hint}")
+    module, name = ENVIRONMENTS[kind]
+    return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
