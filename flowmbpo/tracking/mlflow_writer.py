@@ -1,8 +1,8 @@
 """Puts journal records into an MLflow store; every operation may be repeated without changing the result.
 
-Why repetition is harmless: a metric point is identified by (name, time, step, value), MLflow drops a second copy;
-params and tags overwrite themselves; a run and a checkpoint carry our own key as a tag and are looked up before they are
-created. Not here: the journal, threads and retries (`delivery`). MLflow is imported on first use (1.5 s).
+Why repetition is harmless: MLflow knows a metric point by its name, time, step and value and drops a second copy; params
+and tags overwrite themselves; a run and a checkpoint carry our own key and are looked up before they are created.
+Not here: the journal, threads and retries (`delivery`, `courier`). MLflow is imported on first use (1.5 s).
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.journal import Record
+from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
 from flowmbpo.tracking.store import EXPERIMENT, Store, check_sqlite, damaged, schema_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-RUN_ID_TAG = "flowmbpo.run_id"
-CHECKPOINT_TAG = "flowmbpo.checkpoint"
-PATH_TAG = "flowmbpo.path"
-EVALUATION_TAG = "flowmbpo.evaluation"
 
 MAX_METRICS = 1000  # MLflow's limits for one log_batch
 MAX_PARAMS = 100
@@ -59,14 +55,14 @@ def open_client(store: Store, *, write: bool) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.CRITICAL)
     from mlflow import MlflowClient
 
-    with _translated(store), schema_lock(store.sqlite) if store.sqlite and write else nullcontext():
+    with translated(store), schema_lock(store.sqlite) if store.sqlite and write else nullcontext():
         client = MlflowClient(tracking_uri=store.uri)
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         return client
 
 
 @contextmanager
-def _translated(store: Store) -> Iterator[None]:
+def translated(store: Store) -> Iterator[None]:
     """MLflow's exceptions as ours."""
     import sqlalchemy.exc
     from mlflow.exceptions import MlflowException
@@ -113,7 +109,7 @@ class MlflowWriter:
         `look` searches for the run's key first: needed when an earlier attempt may have got through.
         """
         client = self._connected()
-        with _translated(self.store):
+        with translated(self.store):
             if look and (found := self.find(create["key"])):
                 return found
             run = client.create_run(
@@ -126,7 +122,7 @@ class MlflowWriter:
         client = self._connected()
         from mlflow.exceptions import MlflowException
 
-        with _translated(self.store):
+        with translated(self.store):
             try:
                 return client.get_run(key).info.run_id
             except MlflowException as error:
@@ -138,7 +134,7 @@ class MlflowWriter:
     def write(self, run: str, records: Sequence[Record]) -> None:
         """All of `records` in order, in as few calls as MLflow allows."""
         client = self._connected()
-        with _translated(self.store):
+        with translated(self.store):
             for kind, group in _grouped(records):
                 if kind == "metrics":
                     self._metrics(client, run, group)
@@ -151,19 +147,19 @@ class MlflowWriter:
         client = self._connected()
         from mlflow.entities import RunTag
 
-        with _translated(self.store):
+        with translated(self.store):
             client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
             if again:
                 client.update_run(run, status="RUNNING")
 
     def set_status(self, run: str, status: str, end_time: int) -> None:
-        with _translated(self.store):
+        with translated(self.store):
             self._connected().set_terminated(run, status, end_time)
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
             client = open_client(self.store, write=True)
-            with _translated(self.store):
+            with translated(self.store):
                 self._experiment = _experiment(client, self.store)
             self._client = client
         return self._client

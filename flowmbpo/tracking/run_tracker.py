@@ -114,6 +114,7 @@ class RunTracker:
             ) from None
         self._courier = courier
         self._step = 0
+        self._time = (-1, 0)  # step and time of the latest point
         self._status: Status = "RUNNING"
         self._logged: dict[str, int] = {}  # last step of each metric before a resume
         self._checkpoints: set[str] = set()
@@ -156,7 +157,7 @@ class RunTracker:
         self._step = max(self._step, step)
         fresh = {name: float(value) for name, value in metrics.items() if step > self._logged.get(name, -1)}
         if fresh:
-            self._append({"op": "metrics", "time": _now_ms(), "step": step, "metrics": fresh})
+            self._append({"op": "metrics", "time": self._time_of(step), "step": step, "metrics": fresh})
             self._courier.wake()
         self.seconds += time.perf_counter() - begun
 
@@ -179,7 +180,7 @@ class RunTracker:
         if path.name not in self._checkpoints:
             self._checkpoints.add(path.name)
             record: Record = {"op": "checkpoint", "key": self.run_id, "name": path.name, "path": str(path.absolute())}
-            record |= {"epoch": epoch, "step": step, "time": _now_ms(), "metrics": metrics}
+            record |= {"epoch": epoch, "step": step, "time": self._time_of(step), "metrics": metrics}
             self._append({**record, "tags": dict(tags or {}), "params": {}, "outbox": self._outbox(path)})
             self._sync()
             self._courier.wake()
@@ -218,6 +219,12 @@ class RunTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish(status_after(kind))
+
+    def _time_of(self, step: int) -> int:
+        """Now, but one time for everything said at one step: a value that is logged twice there is one point."""
+        if self._time[0] != step:
+            self._time = (step, _now_ms())
+        return self._time[1]
 
     def _append(self, record: Record) -> None:
         try:

@@ -27,8 +27,17 @@ class Tracker(Protocol):
         """Metrics at `step` real environment steps. Raises ValueError for a name outside the catalogue."""
         ...
 
-    def checkpoint(self, path: Path, *, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> None:
-        """A deployable checkpoint folder was written; `metrics` are its `eval/*` results, linked to it."""
+    def checkpoint(
+        self,
+        path: Path,
+        *,
+        epoch: int,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """A deployable checkpoint folder was written. `metrics` are its `eval/*` results, linked to it; `tags` say how
+        they were obtained."""
         ...
 
     def artifact(self, path: Path, folder: str = "") -> None:
@@ -70,7 +79,15 @@ class MemoryTracker:
         check_names(metrics)
         self.points.append((step, dict(metrics)))
 
-    def checkpoint(self, path: Path, *, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> None:
+    def checkpoint(
+        self,
+        path: Path,
+        *,
+        epoch: int,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         check_names(metrics or {})
         self.checkpoints.append((path, epoch, step, dict(metrics or {})))
 

@@ -1,0 +1,152 @@
+"""Reading runs: the contract, the choice of the reader for a store, and the selection of runs by name or id.
+
+Not here: where the records come from (`sqlite_reader`, `mlflow_reader`) and what they mean (`flowmbpo.reports`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Protocol
+
+from flowmbpo.errors import UserError
+from flowmbpo.tracking.records import CheckpointRecord, RunRecord, number
+from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_ID_TAG = "flowmbpo.run_id"
+CHECKPOINT_TAG = "flowmbpo.checkpoint"
+PATH_TAG = "flowmbpo.path"
+EVALUATION_TAG = "flowmbpo.evaluation"  # how a checkpoint was evaluated: code version, seed, episodes, as JSON
+_PREFIX = 4  # shortest prefix of a run id that selects it
+
+
+class Reader(Protocol):
+    """Bulk reads of one store."""
+
+    store: Store
+
+    def runs(self) -> list[RunRecord]:
+        """All runs that are not deleted, newest first."""
+        ...
+
+    def curves(self, runs: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFrame:
+        """Points of `metrics` of `runs`: columns run_id, metric, step (env steps), time (Unix s), value; sorted by run,
+        metric and step. Of several values at one step the newest remains; NaN stays NaN."""
+        ...
+
+    def checkpoints(self, runs: Sequence[RunRecord]) -> list[CheckpointRecord]:
+        """Checkpoints of `runs`, oldest first, each with its newest evaluation."""
+        ...
+
+
+def open_reader(uri: str | Store | None) -> Reader:
+    """The reader for a store.
+
+    Raises:
+        UserError: there is no such store.
+        WorkFailed: it is damaged, or a server that does not answer.
+    """
+    store = uri if isinstance(uri, Store) else resolve_store(uri)
+    if store.sqlite:
+        if not check_sqlite(store.sqlite, write=False):
+            raise UserError(
+                f"there are no runs in {store}: it does not exist yet. `flowmbpo run quickstart` makes the first run; "
+                "--tracking-uri names another store"
+            )
+        from flowmbpo.tracking.sqlite_reader import SqliteReader
+
+        return SqliteReader(store)
+    from flowmbpo.tracking.mlflow_reader import MlflowReader
+
+    return MlflowReader(store)
+
+
+def select_runs(
+    runs: Sequence[RunRecord], selectors: Iterable[str], statuses: Iterable[str] = ()
+) -> dict[str, list[RunRecord]]:
+    """Runs for each selector: an experiment's name, a run's name (NAME/seed-N), a run id or its beginning.
+
+    Raises:
+        UserError: a selector that matches nothing, or the beginning of several run ids; it names what there is.
+    """
+    statuses = set(statuses)
+    chosen = {selector: _select(runs, selector) for selector in selectors}
+    if not statuses:
+        return chosen
+    return {selector: [run for run in found if run.status in statuses] for selector, found in chosen.items()}
+
+
+def select_run(runs: Sequence[RunRecord], selector: str) -> RunRecord:
+    """The one run that `selector` means; of an experiment with several runs the newest.
+
+    Raises:
+        UserError: nothing matches.
+    """
+    return _select(runs, selector)[0]
+
+
+def _select(runs: Sequence[RunRecord], selector: str) -> list[RunRecord]:
+    if not runs:
+        raise UserError(f"no run matches {selector!r}: the store has no runs yet; `flowmbpo run {selector}` makes one")
+    for matches in (
+        [run for run in runs if run.name == selector],
+        [run for run in runs if run.run_name == selector],
+        [run for run in runs if selector in (run.run_id, run.mlflow_run_id)],
+    ):
+        if matches:
+            return matches
+    begun = [run for run in runs if len(selector) >= _PREFIX and run.run_id.startswith(selector)]
+    if len(begun) > 1:
+        ids = ", ".join(run.run_id for run in begun[:5])
+        raise UserError(f"{selector!r} is the beginning of {len(begun)} run ids: {ids}; give more of it")
+    if begun:
+        return begun
+    names = sorted({run.name for run in runs})
+    near = get_close_matches(selector, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"no run matches {selector!r}{hint}. There are runs of {', '.join(names[:20])}"
+        f"{', ...' if len(names) > 20 else ''}; `flowmbpo runs` lists them with their ids"
+    )
+
+
+def curves_frame(rows: Sequence[tuple[str, str, int, float, float | None]], ids: Mapping[str, str]) -> pd.DataFrame:
+    """The frame of `Reader.curves` from rows (MLflow run id, metric, step, time in ms, value)."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=["run_id", "metric", "step", "time", "value"])
+    frame = frame.astype({"step": "int64", "time": "float64", "value": "float64"})
+    frame["run_id"] = frame["run_id"].map(dict(ids)).astype("category")
+    frame["metric"] = frame["metric"].astype("category")
+    frame["time"] /= 1000
+    frame = frame.sort_values(["run_id", "metric", "step", "time"], kind="stable", ignore_index=True)
+    return frame.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
+
+
+def make_checkpoint(
+    run_id: str,
+    model_id: str,
+    name: str,
+    artifacts: str,
+    created: float,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> CheckpointRecord:
+    """A record from a logged model; the epoch comes from its params, else its tags."""
+    return CheckpointRecord(
+        run_id=run_id,
+        model_id=model_id,
+        name=name,
+        epoch=number(params.get("epoch") or tags.get("flowmbpo.epoch") or tags.get("epoch")),
+        env_steps=number(params.get("env_steps") or tags.get("flowmbpo.env_steps")),
+        path=tags.get(PATH_TAG, ""),
+        artifacts=artifacts,
+        created=created,
+        params=params,
+        tags=tags,
+        metrics=metrics,
+    )

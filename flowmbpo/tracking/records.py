@@ -1,0 +1,132 @@
+"""What is read from a store: frozen records of runs and checkpoints, the same for every kind of store.
+
+Runs written by plain MLflow calls count too: what a tag does not say is taken from the run's name, its params and the
+steps of its metrics. Not here: where records come from (`sqlite_reader`, `mlflow_reader`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS
+from flowmbpo.tracking.tracker import Status
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest point of a metric: value, real environment steps, Unix time in seconds."""
+
+    value: float
+    step: int
+    time: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. `run_id` is the id that flowmbpo shows, `mlflow_run_id` MLflow's own; times are Unix seconds."""
+
+    run_id: str
+    mlflow_run_id: str
+    experiment_id: str
+    run_name: str
+    status: Status
+    start_time: float
+    end_time: float | None
+    params: Mapping[str, str] = field(repr=False)
+    tags: Mapping[str, str] = field(repr=False)
+    metrics: Mapping[str, Latest] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The experiment's name in the registry."""
+        return self.tags.get("flowmbpo.name") or self.run_name.rpartition("/seed-")[0] or self.run_name
+
+    @property
+    def seed(self) -> int | None:
+        text = self.tags.get("flowmbpo.seed") or self.run_name.rpartition("/seed-")[2]
+        return int(text) if text.isdigit() else None
+
+    @property
+    def env_steps(self) -> int:
+        """Real environment steps so far: the largest step of what training logged."""
+        return max((point.step for name, point in self.metrics.items() if name.startswith("train/")), default=0)
+
+    @property
+    def episode_reward(self) -> float | None:
+        """R of training, newest point."""
+        return self.value(EPISODE_REWARD)
+
+    @property
+    def max_epochs(self) -> int | None:
+        return self.whole_param("train.max_epochs")
+
+    @property
+    def epoch(self) -> int | None:
+        """Epochs finished; from the environment steps where the run does not say."""
+        if (epoch := self.value(EPOCH)) is not None and math.isfinite(epoch):
+            return int(epoch)
+        per_epoch = (self.whole_param("train.num_envs") or 0) * (self.whole_param("train.horizon") or 0)
+        return self.env_steps // per_epoch if per_epoch else None
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Time until the last epoch at the present speed; None where unknown or not running."""
+        if self.status != "RUNNING" or self.epoch is None or self.max_epochs is None:
+            return None
+        left = max(0, self.max_epochs - self.epoch)
+        if seconds := self.value(EPOCH_SECONDS):
+            return left * seconds
+        speed = self.value(ENV_STEPS_PER_SECOND)
+        if speed and self.epoch:
+            return left * self.env_steps / self.epoch / speed
+        return None
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """From start to end, or to the newest point while the run is not over."""
+        newest = self.end_time or max((point.time for point in self.metrics.values()), default=None)
+        return None if newest is None else max(0.0, newest - self.start_time)
+
+    def value(self, metric: str) -> float | None:
+        """Newest value of a metric."""
+        point = self.metrics.get(metric)
+        return None if point is None else point.value
+
+    def whole_param(self, name: str) -> int | None:
+        """A param that is a whole number; None where it is missing or something else."""
+        try:
+            return int(self.params[name])
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """One checkpoint (an MLflow logged model). `path` is where the run wrote it, `artifacts` where MLflow keeps it."""
+
+    run_id: str
+    model_id: str
+    name: str
+    epoch: int | None
+    env_steps: int | None
+    path: str
+    artifacts: str
+    created: float
+    params: Mapping[str, str] = field(repr=False)
+    tags: Mapping[str, str] = field(repr=False)
+    metrics: Mapping[str, float] = field(repr=False)
+
+    @property
+    def mean_reward(self) -> float | None:
+        """Evaluated R; None where it was not evaluated."""
+        return self.metrics.get("eval/mean_reward")
+
+
+def number(text: str | None) -> int | None:
+    """A whole number in a param or tag, or None."""
+    try:
+        return int(text) if text is not None else None
+    except ValueError:
+        return None
