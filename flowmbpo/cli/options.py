@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from flowmbpo.errors import UserError
 
 RegistryOption = Annotated[
     Path | None,
@@ -26,3 +29,38 @@ TrackingOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `1h30m`, `2d` or `H:MM:SS`. Raises UserError."""
+    if match := re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", text):
+        hours, minutes, seconds = map(int, match.groups())
+        total = 3600.0 * hours + 60.0 * minutes + seconds
+    elif re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        total = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
+    else:
+        raise UserError(f"time limit {text!r} is not understood; write 90s, 30m, 1h30m, 2d or 1:30:00")
+    if total <= 0:
+        raise UserError(f"time limit {text!r} must be longer than nothing")
+    return total
+
+
+def parse_seeds(seed: int | None, seeds: str | None) -> list[int]:
+    """The seeds of `--seed N` or `--seeds 0,1,2`; [0] when neither is given. Raises UserError."""
+    if seed is not None and seeds is not None:
+        raise UserError("give --seed or --seeds, not both")
+    if seeds is None:
+        found = [0 if seed is None else seed]
+    else:
+        parts = [part.strip() for part in seeds.split(",")]
+        wrong = [part for part in parts if not re.fullmatch(r"\d{1,9}", part)]
+        if wrong:
+            raise UserError(f"--seeds {seeds!r}: {wrong[0]!r} is not a seed; write whole numbers, as in --seeds 0,1,2")
+        found = [int(part) for part in parts]
+    if len(set(found)) < len(found):
+        raise UserError(f"--seeds {seeds!r}: a seed is named twice; two equal runs prove nothing")
+    if any(not 0 <= value < 2**31 for value in found):
+        raise UserError(f"seed {found[0]}: allowed are 0 to {2**31 - 1}")
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from flowmbpo.errors import UserError
@@ -27,3 +29,8 @@ def choose_device(wanted: str) -> str:
 def describe(device: str) -> str:
     """The device as a person names it."""
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+def synchronizer(device: str) -> Callable[[], None]:
+    """Waits for the device, so that a phase's seconds are its own; nothing to wait for on a CPU."""
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
