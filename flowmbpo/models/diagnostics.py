@@ -60,7 +60,7 @@ def simplex_distance(z: Tensor, group: int) -> Tensor:
 def correlation(predicted: Tensor, real: Tensor) -> Tensor:
     """Pearson correlation of two tensors of one shape, over all elements; 0 where one of them is constant."""
     p, r = (predicted - predicted.mean()).flatten(), (real - real.mean()).flatten()
-    return (p @ r / (p.norm() * r.norm()).clamp_min(torch.finfo(p.dtype).tiny)).nan_to_num(0.0)
+    return ((p * r).sum() / (p.norm() * r.norm()).clamp_min(torch.finfo(p.dtype).tiny)).nan_to_num(0.0)
 
 
 @torch.no_grad()

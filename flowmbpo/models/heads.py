@@ -89,7 +89,7 @@ class TwoHotReward(Head):
 
     def decode(self, raw: Tensor) -> Tensor:
         """See `Head.decode`."""
-        return symexp(raw.softmax(-1) @ self.bins.to(raw.dtype))
+        return symexp((raw.softmax(-1) * self.bins).sum(-1))  # not a matrix product: autocast would round it
 
     def raw_loss(self, raw: Tensor, target: Tensor) -> Tensor:
         """See `Head.raw_loss`."""

@@ -98,15 +98,19 @@ class WorldModel(nn.Module):
 
         steps = len(actions)
         weights = discount ** torch.arange(steps, device=obs.device, dtype=rewards.dtype)
+
+        def discounted_sum(loss_TB: Tensor) -> Tensor:
+            return (weights * loss_TB.mean(1)).sum()  # not a matrix product: autocast would round it
+
         step_loss = self.dynamics.loss(latents, actions, targets, z_next=following, generator=generator)
-        parts = {"dynamics_loss": weights @ step_loss.mean(1) / steps}
+        parts = {"dynamics_loss": discounted_sum(step_loss) / steps}
         reward_loss, predicted = self.reward_head.loss(latents, actions, rewards)
-        parts["reward_loss"] = weights @ reward_loss.mean(1) / steps**2
+        parts["reward_loss"] = discounted_sum(reward_loss) / steps**2
         if self.continuation_head is not None:
             if terminated is None:
                 raise ValueError("this world model has a continuation head: loss needs `terminated` [T, B]")
             goes_on, _ = self.continuation_head.loss(latents, actions, 1.0 - terminated.to(rewards.dtype))
-            parts["continuation_loss"] = weights @ goes_on.mean(1) / steps**2
+            parts["continuation_loss"] = discounted_sum(goes_on) / steps**2
 
         total = torch.stack(tuple(parts.values())).sum()
         detached = {name: value.detach() for name, value in parts.items()}

@@ -1,0 +1,49 @@
+"""Small networks and random latents for the tests of this room."""
+
+from __future__ import annotations
+
+import torch
+
+from flowmbpo.models.dynamics import Dynamics, MLPDynamics
+from flowmbpo.models.flow import FlowDynamics
+from flowmbpo.models.heads import Continuation, ScalarReward
+from flowmbpo.models.world_model import Encoder, WorldModel
+
+SMALL = {"latent_dim": 32, "action_dim": 3, "units": (48, 48)}
+
+
+def flow(velocity: str, *, integrator: str = "heun", substeps: int = 2, tau_sampling: str = "uniform") -> FlowDynamics:
+    """A small flow."""
+    return FlowDynamics(
+        **SMALL,
+        simnorm_dim=8,
+        integrator=integrator,
+        substeps=substeps,
+        tau_sampling=tau_sampling,
+        velocity=velocity,
+    )
+
+
+def mlp() -> MLPDynamics:
+    """A small MLP dynamics."""
+    return MLPDynamics(**SMALL, simnorm_dim=8)
+
+
+def every_dynamics() -> list[Dynamics]:
+    """One of each kind."""
+    return [mlp(), flow("linear"), flow("endpoint"), flow("endpoint", integrator="euler", tau_sampling="midpoint")]
+
+
+def small_world_model(dynamics: Dynamics, *, continuation: bool = False) -> WorldModel:
+    """Observation 5, action 3, latent 32."""
+    return WorldModel(
+        encoder=Encoder(obs_dim=5, units=(24,), latent_dim=32, simnorm_dim=8),
+        dynamics=dynamics,
+        reward_head=ScalarReward(**SMALL),
+        continuation_head=Continuation(**SMALL) if continuation else None,
+    )
+
+
+def on_simplex(*shape: int) -> torch.Tensor:
+    """Random latents on the product of simplices."""
+    return (3 * torch.randn(*shape)).unflatten(-1, (-1, 8)).softmax(-1).flatten(-2)

@@ -1,0 +1,179 @@
+"""The contract of every dynamics, and what distinguishes the flow's parametrisations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_networks import every_dynamics, flow, mlp, on_simplex
+from torch import Tensor
+
+from flowmbpo.models.diagnostics import simplex_distance
+from flowmbpo.models.dynamics import Dynamics
+from flowmbpo.models.integrators import INTEGRATORS
+
+KINDS = range(len(every_dynamics()))
+
+
+def shake(module: torch.nn.Module, scale: float) -> None:
+    """Large random weights: predictions far from the centre of the simplex."""
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=scale)
+
+
+def fit(dynamics: Dynamics, z: Tensor, action: Tensor, target: Tensor, steps: int) -> float:
+    """Train on one batch; the final one-step error over the error of predicting no change."""
+    optimiser = torch.optim.Adam(dynamics.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        dynamics.loss(z, action, target, generator=generator).mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        error = (dynamics.next(z, action) - target).square().mean()
+    return (error / (z - target).square().mean()).item()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_verbs_take_any_batch_shape(kind: int) -> None:
+    dynamics = every_dynamics()[kind]
+    z, target, action = on_simplex(5, 4, 32), on_simplex(5, 4, 32), torch.randn(5, 4, 3)
+    whole = dynamics.next(z, action)
+    assert whole.shape == z.shape
+    torch.testing.assert_close(whole[2], dynamics.next(z[2], action[2]))
+    assert dynamics.loss(z, action, target).shape == (5, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_given_prediction_changes_no_loss(kind: int) -> None:
+    dynamics = every_dynamics()[kind]
+    z, target, action = on_simplex(6, 32), on_simplex(6, 32), torch.randn(6, 3)
+    losses = [
+        dynamics.loss(z, action, target, z_next=z_next, generator=torch.Generator().manual_seed(3))
+        for z_next in (None, dynamics.next(z, action))
+    ]
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_global_random_state_is_never_used(kind: int) -> None:
+    dynamics = every_dynamics()[kind]
+    z, target, action = on_simplex(6, 32), on_simplex(6, 32), torch.randn(6, 3)
+    before = torch.random.get_rng_state()
+    first = dynamics.loss(z, action, target, generator=torch.Generator().manual_seed(3))
+    again = dynamics.loss(z, action, target, generator=torch.Generator().manual_seed(3))
+    dynamics.next(z, action)
+    assert torch.equal(first, again)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_match_finite_differences(kind: int) -> None:
+    dynamics = every_dynamics()[kind].double()
+    shake(dynamics, 0.3)
+    z, target = on_simplex(2, 32).double().requires_grad_(), on_simplex(2, 32).double()
+    action = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(dynamics.next, (z, action))
+    assert torch.autograd.gradcheck(
+        lambda z, a: dynamics.loss(z, a, target, generator=torch.Generator().manual_seed(3)), (z, action)
+    )
+
+
+@pytest.mark.parametrize("dynamics", [mlp(), flow("linear"), flow("endpoint")], ids=["mlp", "linear", "endpoint"])
+def test_it_learns_a_batch_of_transitions(dynamics: Dynamics) -> None:
+    z, action = on_simplex(64, 32), torch.randn(64, 3)
+    assert fit(dynamics, z, action, on_simplex(64, 32), steps=300) < 0.3
+
+
+def test_mlp_loss_is_the_squared_error_of_its_prediction() -> None:
+    dynamics = mlp()
+    z, target, action = on_simplex(6, 32), on_simplex(6, 32), torch.randn(6, 3)
+    expected = (dynamics.next(z, action) - target).pow(2).sum(-1) / 32
+    torch.testing.assert_close(dynamics.loss(z, action, target), expected)
+
+
+@pytest.mark.parametrize("velocity", ["linear", "endpoint"])
+def test_the_velocity_fits_a_target_that_sums_to_zero(velocity: str) -> None:
+    # A velocity that ends in SimNorm is non-negative with sum 1 per group, its error here stays above 1/8 per group.
+    dynamics = flow(velocity, tau_sampling="midpoint")
+    z, action, target = on_simplex(32, 32), torch.randn(32, 3), on_simplex(32, 32)
+    assert (target - z).unflatten(-1, (-1, 8)).sum(-1).abs().max() < 1e-5
+    fit(dynamics, z, action, target, steps=400)
+    middle = torch.lerp(z, target, 0.5)
+    found = dynamics.velocity(middle, action, torch.full((32, 1), 0.5), z)
+    explained = 1 - (found - (target - z)).square().mean() / (target - z).square().mean()
+    assert explained > 0.95
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+@pytest.mark.parametrize("substeps", [1, 2, 4, 8])
+def test_sixteen_steps_of_the_endpoint_flow_stay_on_the_simplex(integrator: str, substeps: int) -> None:
+    dynamics = flow("endpoint", integrator=integrator, substeps=substeps)
+    shake(dynamics, 1.0)
+    z = on_simplex(16, 32)
+    with torch.no_grad():
+        for _ in range(16):
+            z = dynamics.next(z, torch.randn(16, 3))
+    assert z.min() >= 0
+    assert simplex_distance(z, 8).max() < 1e-5
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_every_stage_of_the_endpoint_flow_is_on_the_simplex(integrator: str) -> None:
+    dynamics = flow("endpoint", integrator=integrator, substeps=2)
+    shake(dynamics, 1.0)
+    stages: list[Tensor] = []
+    dynamics.velocity.trunk.register_forward_pre_hook(lambda module, inputs: stages.append(inputs[0]))
+    with torch.no_grad():
+        dynamics.next(on_simplex(16, 32), torch.randn(16, 3))
+    assert len(stages) == dynamics.evaluations_per_step
+    assert all(stage.min() >= 0 and simplex_distance(stage, 8).max() < 1e-5 for stage in stages)
+
+
+def test_the_linear_flow_may_leave_the_simplex_and_the_distance_says_so() -> None:
+    dynamics = flow("linear", integrator="euler", substeps=8)
+    shake(dynamics, 0.5)
+    z = on_simplex(16, 32)
+    with torch.no_grad():
+        for _ in range(16):
+            z = dynamics.next(z, torch.randn(16, 3))
+    assert z.isfinite().all()
+    assert simplex_distance(z, 8).min() > 0.1
+
+
+def test_the_matching_loss_is_computed_on_the_straight_line() -> None:
+    dynamics = flow("linear", tau_sampling="midpoint")
+    z, target, action = on_simplex(6, 32), on_simplex(6, 32), torch.randn(6, 3)
+    half = torch.full((6, 1), 0.5)
+    velocity = dynamics.velocity((z + target) / 2, action, half, z)
+    torch.testing.assert_close(dynamics.loss(z, action, target), (velocity - target + z).pow(2).mean(-1))
+
+
+def test_tau_is_uniform_or_one_half() -> None:
+    action = torch.zeros(20_000, 3)
+    uniform = flow("linear").sample_tau(action, torch.Generator().manual_seed(0))
+    assert uniform.shape == (20_000, 1)
+    assert 0 <= uniform.min() < 0.001
+    assert 0.999 < uniform.max() < 1
+    assert uniform.std().item() == pytest.approx(12**-0.5, rel=0.02)
+    midpoint = flow("linear", tau_sampling="midpoint").sample_tau(action, None)
+    assert torch.equal(midpoint, torch.full((20_000, 1), 0.5))
+
+
+def test_evaluations_per_step() -> None:
+    assert mlp().evaluations_per_step == 1
+    assert flow("linear", integrator="heun", substeps=4).evaluations_per_step == 8
+    assert flow("linear", integrator="euler", substeps=8).evaluations_per_step == 8
+    assert flow("linear", integrator="rk4", substeps=2).evaluations_per_step == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"velocity": "cubic"}, "linear, endpoint"),
+        ({"tau_sampling": "beta"}, "uniform, midpoint"),
+        ({"integrator": "leapfrog"}, "euler, heun, rk4"),
+    ],
+)
+def test_an_unknown_choice_names_the_known_ones(change: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        flow(**{"velocity": "linear", **change})
