@@ -14,6 +14,7 @@ from flowmbpo.envs import ant_kernels as kernels
 from flowmbpo.envs.contract import Step
 from flowmbpo.physics import ant
 from flowmbpo.physics.lanes import WIDTH, Lanes
+from flowmbpo.physics.runtime import start_warp
 
 # Fewer groups than this are not worth a second thread: handing over costs as much as computing them.
 MIN_GROUPS_PER_THREAD = 2
@@ -41,6 +42,7 @@ class AntEnv:
 
     obs_dim = int(kernels.OBS_DIM)
     action_dim = ant.NUM_ACTIONS
+    forward_velocity_index: int | None = 5  # of the observation: velocity along +x, m/s
 
     def __init__(
         self,
@@ -63,16 +65,15 @@ class AntEnv:
         self.stochastic_init = stochastic_init
         self.mass_matrix_interval = mass_matrix_interval
 
-        on_cpu = self.device.type == "cpu"
-        width = WIDTH if on_cpu else 1
+        width = WIDTH if self.device.type == "cpu" else 1
         self._groups = math.ceil(num_envs / width)
         padded = self._groups * width
-        # (groups, rows, width); on CUDA rows are outermost in memory, so that neighbouring threads read neighbours
-        if on_cpu:
+        # (groups, rows, width). One environment a group: rows outermost in memory, so that the neighbouring threads of
+        # a GPU read neighbours.
+        if width > 1:
             self._state = torch.zeros(self._groups, kernels.ROWS, width)
         else:
-            rows = torch.zeros(kernels.ROWS, self._groups, width, device=self.device)
-            self._state = rows.transpose(0, 1)
+            self._state = torch.zeros(kernels.ROWS, self._groups, 1, device=self.device).transpose(0, 1)
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.zeros(padded, *shape, dtype=dtype, device=self.device)
@@ -95,7 +96,7 @@ class AntEnv:
 
     def _prepare_launches(self, width: int, padded: int) -> None:
         """Record every launch once; a step then only replays."""
-        wp.init()
+        start_warp()
         warp_device = wp.device_from_torch(self.device)
         spread = 1.0 if self.stochastic_init else 0.0
         state, obs, obs_before_reset = (wp.from_torch(t) for t in (self._state, self._obs, self._obs_before_reset))
@@ -113,7 +114,7 @@ class AntEnv:
             # the same memory as `state`, one `scalar` per row
             groups = wp.from_torch(self._state if width > 1 else self._state[:, :, 0], dtype=scalar)
             fallen_height = kernels.FALLEN_HEIGHT if self.early_termination else -math.inf
-            shares = self._shares() if width > 1 else [(0, self._groups)]
+            shares = self._shares() if self.device.type == "cpu" else [(0, self._groups)]
             return [
                 record(
                     kernels.step_kernel(scalar),
@@ -179,7 +180,7 @@ class AntEnv:
                 f"actions have shape {tuple(actions.shape)}; expected ({self.num_envs}, {self.action_dim}): "
                 "one row per environment, one column per hinge"
             )
-        self._actions[: self.num_envs].copy_(actions)
+        self._actions[: self.num_envs].copy_(actions.detach())
         if self._helpers is None:
             self._launch_steps[0].launch(self._stream())
         else:

@@ -33,6 +33,7 @@ class Env(Protocol):
     action_dim: int
     device: torch.device
     episode_length: int
+    forward_velocity_index: int | None  # of the observation, where the task is to move forward
 
     def reset(self) -> torch.Tensor:
         """Begin a new episode everywhere; returns the observations (num_envs, obs_dim)."""

@@ -29,6 +29,7 @@ class PointMassEnv:
 
     obs_dim = 2
     action_dim = 1
+    forward_velocity_index: int | None = None  # the point's velocity is not observed
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class PointMassEnv:
             raise ValueError(
                 f"actions have shape {tuple(actions.shape)}; expected ({self.num_envs}, {self.action_dim})"
             )
-        action = actions[:, 0].to(self._position).clamp(-1.0, 1.0)
+        action = actions[:, 0].detach().to(self._position).clamp(-1.0, 1.0)
         reward = 1.0 - self._position.abs()
         self._position += SPEED * action
         self._steps += 1
