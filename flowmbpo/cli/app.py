@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowmbpo import __version__
-from flowmbpo.cli import tables
+from flowmbpo.cli import runs, sync, tables, ui, watch
 from flowmbpo.errors import UserError, WorkFailed
 
 app = typer.Typer(
@@ -33,6 +33,12 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+app.command("runs")(runs.runs)
+app.command("watch")(watch.watch)
+app.command("ui")(ui.ui)
+app.command("sync")(sync.sync)
 
 
 def main() -> None:

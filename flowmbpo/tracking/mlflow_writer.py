@@ -1,13 +1,12 @@
 """Puts journal records into an MLflow store; every operation may be repeated without changing the result.
 
-Why repetition is harmless: MLflow knows a metric point by its name, time, step and value and drops a second copy; params
-and tags overwrite themselves; a run and a checkpoint carry our own key and are looked up before they are created.
+Why repetition is harmless: MLflow knows a metric point by name, time, step and value and drops a second copy;
+params and tags overwrite themselves; a run and a checkpoint carry our key and are looked up before they are created.
 Not here: the journal, threads and retries (`delivery`, `courier`). MLflow is imported on first use (1.5 s).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking.first_view import experiment_tags
 from flowmbpo.tracking.journal import Record
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
 from flowmbpo.tracking.store import EXPERIMENT, Store, check_sqlite, damaged, schema_lock
@@ -253,13 +253,25 @@ def log_model_metrics(
         client.log_batch(run, metrics=[Metric(n, v, time_ms, step, model_id=model) for n, v in metrics.items()])
 
 
+def prepare_experiment(store: Store) -> str:
+    """Id of the experiment in `store`, with the tags of the UI's first view."""
+    client = open_client(store, write=True)
+    with translated(store):
+        experiment = _experiment(client, store)
+        present = client.get_experiment(experiment).tags
+        for key, value in experiment_tags().items():
+            if present.get(key) != value:
+                client.set_experiment_tag(experiment, key, value)
+    return experiment
+
+
 def _experiment(client: MlflowClient, store: Store) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            return client.create_experiment(EXPERIMENT, artifact_location=store.artifacts)
+            return client.create_experiment(EXPERIMENT, artifact_location=store.artifacts, tags=experiment_tags())
         except MlflowException as error:  # another process was first
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
@@ -279,8 +291,3 @@ def _grouped(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
         group.append(record)
     if group:
         yield group[0]["op"], group
-
-
-def param_text(value: Any) -> str:
-    """A value of the spec as MLflow shows it: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)

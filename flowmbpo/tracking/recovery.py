@@ -5,6 +5,7 @@ Not here: telling whether a run is dead (`liveness`) and how records reach MLflo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -39,7 +40,12 @@ def sync_runs(runs: Path, store: Store | None) -> list[Synced]:
 
     `store` overrides the store that each run names. Runs that are being trained deliver by themselves and are left out.
     """
-    return [sync_run(folder, store) for folder in _owing(runs, store)]
+    return [sync_run(folder, store) for folder in owing_runs(runs, store)]
+
+
+def owing_runs(runs: Path, store: Store | None) -> list[Path]:
+    """Folders of runs that nobody trains and whose journal is not all in `store` (None: in the one they name)."""
+    return list(_owing(runs, store))
 
 
 def _owing(runs: Path, store: Store | None) -> Iterator[Path]:
@@ -50,7 +56,11 @@ def _owing(runs: Path, store: Store | None) -> Iterator[Path]:
         first = next(read_records(journal), None)
         if first is None or first[0]["op"] != "create":
             continue
-        cursor = CursorFile(journal.parent).load(folder.name, str(store or _named_store(first[0])))
+        try:
+            cursor = CursorFile(journal.parent).load(folder.name, str(store or _named_store(first[0])))
+        except UserError:
+            yield folder  # `sync_run` says what is missing
+            continue
         if cursor.offset < os.path.getsize(journal) or _status(journal) == "RUNNING":
             yield folder
 
@@ -111,10 +121,8 @@ def mark_dead_runs(store: Store, runs: Sequence[RunRecord]) -> list[str]:
 def _last_sign(run: RunRecord) -> float:
     """When the run was last heard of, Unix seconds."""
     signs = [run.start_time, *(point.time for point in run.metrics.values())]
-    try:
-        signs.append(float(run.tags.get(HEARTBEAT_TAG, "")))
-    except ValueError:
-        pass
+    with contextlib.suppress(KeyError, ValueError):
+        signs.append(float(run.tags[HEARTBEAT_TAG]))
     return min(time.time(), max(signs))
 
 

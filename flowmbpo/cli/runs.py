@@ -1,0 +1,128 @@
+"""`flowmbpo runs`: what is running and what has run, also in other processes and on the cluster."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.options import JsonOption, TrackingOption
+from flowmbpo.cli.progress import duration
+from flowmbpo.errors import UserError
+from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EVALUATED_REWARD
+from flowmbpo.tracking.reader import Reader, open_reader, select_runs
+from flowmbpo.tracking.records import RunRecord
+from flowmbpo.tracking.store import check_sqlite, resolve_store
+
+STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
+
+
+def runs(
+    selectors: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME|RUN_ID]...", help="Only these.", show_default=False)
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help=f"Only runs that are {', '.join(STATUSES)}.", show_default=False)
+    ] = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs with their progress, newest first."""
+    wanted = {text.upper() for text in status or ()}
+    if unknown := wanted.difference(STATUSES):
+        raise UserError(f"--status {sorted(unknown)[0]}: use {', '.join(STATUSES)}")
+    found = live_runs(tracking_uri)
+    if selectors:
+        chosen = {run.run_id for group in select_runs(found, selectors).values() for run in group}
+        found = [run for run in found if run.run_id in chosen]
+    if wanted:
+        found = [run for run in found if run.status in wanted]
+    if as_json:
+        tables.print_json([document(run) for run in found])
+    elif found:
+        _print(found)
+    else:
+        tables.err.print("No runs yet; `flowmbpo run quickstart` makes one.")
+
+
+def live_runs(tracking_uri: str | None) -> list[RunRecord]:
+    """All runs, newest first, dead ones marked before. Nothing yet in the default store is no error."""
+    store = resolve_store(tracking_uri)
+    if not tracking_uri and store.sqlite and not check_sqlite(store.sqlite, write=False):
+        _mention_owing()
+        return []
+    reader = open_reader(store)
+    found = read_and_mark(reader)
+    _mention_owing()
+    return found
+
+
+def read_and_mark(reader: Reader) -> list[RunRecord]:
+    """All runs of the store; those whose process is gone are closed as KILLED first."""
+    from flowmbpo.tracking.liveness import is_dead
+
+    found = reader.runs()
+    if any(run.status == "RUNNING" and is_dead(run.tags) for run in found):
+        from flowmbpo.tracking.recovery import mark_dead_runs
+
+        if mark_dead_runs(reader.store, found):
+            found = reader.runs()
+    return found
+
+
+def document(run: RunRecord) -> dict[str, Any]:
+    """One run as JSON."""
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "seed": run.seed,
+        "status": run.status,
+        "epoch": run.epoch,
+        "max_epochs": run.max_epochs,
+        "env_steps": run.env_steps,
+        "episode_reward": run.episode_reward,
+        "eval_reward": run.value(EVALUATED_REWARD),
+        "env_steps_per_second": run.value(ENV_STEPS_PER_SECOND),
+        "eta_seconds": run.eta_seconds,
+        "start_time": run.start_time,
+        "wall_seconds": run.wall_seconds,
+        "host": run.tags.get("flowmbpo.host"),
+        "slurm_job_id": run.tags.get("flowmbpo.slurm_job_id"),
+    }
+
+
+def _print(found: list[RunRecord]) -> None:
+    columns = ["run", "name", "seed", "status", "epoch", "of", "env steps", "R", "evaluated R", "steps/s", "ETA"]
+    rows = [
+        [
+            run.run_id[:12],
+            run.name,
+            run.seed,
+            run.status,
+            run.epoch,
+            run.max_epochs,
+            run.env_steps,
+            run.episode_reward,
+            run.value(EVALUATED_REWARD),
+            run.value(ENV_STEPS_PER_SECOND),
+            None if run.eta_seconds is None else duration(run.eta_seconds),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(run.start_time)),
+        ]
+        for run in found
+    ]
+    tables.print_table("", [*columns, "started"], rows, right=columns[2:3] + columns[4:])
+
+
+def _mention_owing() -> None:
+    """Say when runs in this directory have records that no store has yet."""
+    from flowmbpo.tracking.recovery import owing_runs
+
+    if owing := owing_runs(Path("runs"), None):
+        tables.err.print(
+            f"{len(owing)} run(s) here have records that are not in MLflow yet "
+            f"({', '.join(folder.name[:12] for folder in owing[:3])}); `flowmbpo sync` delivers them.",
+            highlight=False,
+        )

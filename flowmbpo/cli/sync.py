@@ -1,0 +1,43 @@
+"""`flowmbpo sync`: deliver to MLflow what runs could not deliver themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.options import JsonOption, TrackingOption
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking.store import resolve_store
+
+
+def sync(
+    folder: Annotated[Path, typer.Argument(help="The folder with the runs.")] = Path("runs"),
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Deliver the records that were kept on disk while the tracking store was away.
+
+    Each run goes to the store it was started with unless --tracking-uri names another. It is safe to repeat: nothing is
+    written twice.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give the folder that holds the runs (default: ./runs)")
+    from flowmbpo.tracking.recovery import sync_runs
+
+    results = sync_runs(folder, resolve_store(tracking_uri) if tracking_uri else None)
+    failed = [result for result in results if result.problem]
+    if as_json:
+        tables.print_json(
+            [{"run_id": r.run_id, "records": r.records, "status": r.status, "problem": r.problem} for r in results]
+        )
+    elif not results:
+        tables.err.print("Everything is in MLflow already.")
+    for result in results:
+        if not as_json and not result.problem:
+            tables.err.print(f"{result.run_id}: {result.records} records delivered, {result.status}", highlight=False)
+    if failed:
+        problems = "; ".join(f"{result.run_id}: {result.problem}" for result in failed)
+        raise WorkFailed(f"{len(failed)} of {len(results)} runs could not be delivered: {problems}")

@@ -1,0 +1,86 @@
+"""`flowmbpo ui`: MLflow's own UI on our store, for this machine only, opened on a useful view."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.options import TrackingOption
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking.first_view import server_of, view_url
+from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
+
+_HOST = "127.0.0.1"  # never another interface: the UI has no password
+_START_SECONDS = 60.0
+
+
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Open MLflow's UI on the tracking store; Ctrl-C ends it."""
+    store = resolve_store(tracking_uri)
+    if store.sqlite and not check_sqlite(store.sqlite, write=False):
+        raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
+    if not store.is_server:
+        _check_port(port)
+    from flowmbpo.tracking.mlflow_writer import prepare_experiment
+
+    address = view_url(server_of(store, port), prepare_experiment(store))
+    if store.is_server:
+        typer.echo(address)
+        return
+    process = subprocess.Popen(command(store, port), env=environment())
+    try:
+        _wait(process, port)
+        typer.echo(address)
+        tables.err.print("Ctrl-C ends the UI.")
+        process.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def command(store: Store, port: int) -> list[str]:
+    """The command line of the server."""
+    line = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
+    line += ["--backend-store-uri", store.uri]
+    return [*line, "--default-artifact-root", store.artifacts] if store.artifacts else line
+
+
+def environment() -> dict[str, str]:
+    """Ours, without MLflow's job queue (background processes for LLM evaluation) and without its telemetry."""
+    return {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise UserError(f"port {port} on {_HOST} is not free ({error.strerror}); use another --port") from None
+
+
+def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise WorkFailed(f"the MLflow server ended with exit code {process.returncode}; its messages are above")
+        try:
+            with urllib.request.urlopen(f"http://{_HOST}:{port}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise WorkFailed(f"the MLflow server did not answer within {_START_SECONDS:.0f} s")

@@ -1,0 +1,106 @@
+"""`flowmbpo watch`: the curve of one run while it is trained in another process; plain lines on a pipe."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from flowmbpo.cli import curve, tables
+from flowmbpo.cli.options import TrackingOption
+from flowmbpo.cli.progress import duration
+from flowmbpo.cli.runs import read_and_mark
+from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EVALUATED_REWARD
+from flowmbpo.tracking.reader import Reader, open_reader, select_run
+from flowmbpo.tracking.records import RunRecord
+
+_HEIGHT = 14
+
+
+def watch(
+    run: Annotated[str, typer.Argument(metavar="RUN_ID|NAME", help="A run, or the newest one of an experiment.")],
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Follow one run until it ends."""
+    reader = open_reader(tracking_uri)
+    record = select_run(read_and_mark(reader), run)
+    if tables.out.is_terminal:
+        _live(reader, record, interval)
+    else:
+        _lines(reader, record, interval)
+
+
+def _latest(reader: Reader, run: RunRecord) -> RunRecord:
+    return select_run(read_and_mark(reader), run.run_id)
+
+
+def _live(reader: Reader, run: RunRecord, interval: float) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=tables.out, auto_refresh=False) as display:
+        while True:
+            width = max(20, tables.out.width - 1)
+            display.update(
+                Text("\n".join([headline(run), *curve.draw(points(reader, run), width, _HEIGHT)])), refresh=True
+            )
+            if run.status != "RUNNING":
+                return
+            time.sleep(interval)
+            run = _latest(reader, run)
+
+
+def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
+    """One line per point of R, then one for the end."""
+    shown = -1
+    while True:
+        frame = reader.curves([run], [EPISODE_REWARD, EPOCH, ENV_STEPS_PER_SECOND, EVALUATED_REWARD])
+        table = frame[frame["step"] > shown].pivot(index="step", columns="metric", values="value")
+        for row in table.reset_index().to_dict("records"):
+            if row.get(EPISODE_REWARD) == row.get(EPISODE_REWARD) or row.get(EVALUATED_REWARD) == row.get(
+                EVALUATED_REWARD
+            ):
+                typer.echo(line(int(row["step"]), row))
+            shown = int(row["step"])
+        if run.status != "RUNNING":
+            typer.echo(headline(run))
+            return
+        time.sleep(interval)
+        run = _latest(reader, run)
+
+
+def points(reader: Reader, run: RunRecord) -> list[curve.Point]:
+    """(env steps, R) of the training curve."""
+    frame = reader.curves([run], [EPISODE_REWARD])
+    return list(zip(frame["step"].tolist(), frame["value"].tolist(), strict=True))
+
+
+def headline(run: RunRecord) -> str:
+    """The run in one line."""
+    parts = [f"{run.name} seed {run.seed}", run.run_id[:12], run.status]
+    if run.epoch is not None:
+        parts.append(f"epoch {run.epoch}" + (f" of {run.max_epochs}" if run.max_epochs else ""))
+    parts.append(f"{run.env_steps:,} env steps")
+    for label, value in (("R", run.episode_reward), ("evaluated R", run.value(EVALUATED_REWARD))):
+        if value is not None:
+            parts.append(f"{label} {tables.cell(value)}")
+    if run.eta_seconds is not None:
+        parts.append(f"{duration(run.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+def line(step: int, row: dict[str, float]) -> str:
+    """One point in one line."""
+    shown = [f"{step:,} env steps"]
+    for label, metric in (
+        ("epoch", EPOCH),
+        ("R", EPISODE_REWARD),
+        ("evaluated R", EVALUATED_REWARD),
+        ("steps/s", ENV_STEPS_PER_SECOND),
+    ):
+        value = row.get(metric)
+        if value is not None and value == value:
+            shown.append(f"{label} {tables.cell(value)}")
+    return "  ".join(shown)
