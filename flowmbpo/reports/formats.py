@@ -1,0 +1,221 @@
+"""How figures and comparisons look as text: table columns, Markdown, CSV. The terminal and HTML use the same columns.
+
+Not here: printing (`flowmbpo.cli.tables`) and the page around the tables (`report`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowmbpo.reports.rows import Row
+from flowmbpo.reports.statistics import THRESHOLDS
+
+if TYPE_CHECKING:
+    from flowmbpo.reports.comparison import Comparison
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a comparison table: its heading, and a row's cell as text."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    right: bool = True
+
+
+def reward(value: float | None) -> str:
+    """R as a whole number, with one decimal below 10."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`[1,100, 1,300]`, or nothing."""
+    return "" if low is None or high is None else f"[{reward(low)}, {reward(high)}]"
+
+
+def steps(value: float | None) -> str:
+    """Environment steps with k or M."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`45 s`, `12.5 min` or `3.2 h`."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def expectation(expected: dict[str, Any] | None) -> str:
+    """`1,200–1,400, high stability`: what the author wrote down before the run."""
+    if not expected:
+        return NOTHING
+    parts = []
+    if span := expected.get("peak_reward"):
+        parts.append(reward(span[0]) if span[0] == span[1] else f"{reward(span[0])}–{reward(span[1])}")
+    if stability := expected.get("stability"):
+        parts.append(f"{stability} stability")
+    return ", ".join(parts) or str(expected.get("note") or NOTHING)
+
+
+def value(item: Any) -> str:
+    """A value of a spec; None is a key that the other kind of model does not have."""
+    if item is None:
+        return NOTHING
+    if isinstance(item, dict) and "mixed" in item:
+        return " | ".join(value(part) for part in item["mixed"])
+    return item if isinstance(item, str) else json.dumps(item)
+
+
+def _evaluated(row: Row) -> str:
+    return f"{reward(row.eval_reward)} {interval(row.eval_low, row.eval_high)}".rstrip()
+
+
+def _stability(row: Row) -> str:
+    if row.stability is None:
+        return NOTHING
+    some = f" ({row.collapsed} of {row.runs} collapsed)" if row.collapsed and row.runs > 1 else ""
+    return f"{row.stability:.2f} {row.stability_verdict}{some}"
+
+
+def _until(row: Row, level: int) -> str:
+    if not row.reached[level]:
+        return "not reached" if row.env_steps else NOTHING
+    some = f" ({row.reached[level]} of {row.runs})" if row.reached[level] < row.runs else ""
+    return f"{steps(row.steps_to[level])} / {duration(row.seconds_to[level])}{some}"
+
+
+def _earlier(row: Row) -> str:
+    peaks = [reference["peak_reward"] for reference in row.earlier if "peak_reward" in reference]
+    return ", ".join(map(reward, peaks)) or NOTHING
+
+
+def _published(row: Row) -> str:
+    best = row.published
+    return f"{reward(best['final_reward'])} ({best['title']})" if best and "final_reward" in best else NOTHING
+
+
+def _params(row: Row) -> str:
+    count = f"{row.params / 1e6:.2f} M" if row.params else NOTHING
+    return f"{count} ({row.nominal_params})" if row.nominal_params else count
+
+
+_NAME = Column("name", lambda row: row.name, right=False)
+RESULTS: tuple[Column, ...] = (
+    _NAME,
+    Column("seeds", lambda row: str(row.seeds)),
+    Column("evaluated R [95%]", _evaluated),
+    Column("peak R", lambda row: reward(row.peak_reward)),
+    Column("final R", lambda row: reward(row.final_reward)),
+    Column("last 100", lambda row: reward(row.last100_reward)),
+    Column("final/peak", _stability, right=False),
+    Column("expected peak", lambda row: expectation(row.expected), right=False),
+    Column("earlier peak", _earlier),
+    Column("published", _published, right=False),
+)
+COST: tuple[Column, ...] = (
+    _NAME,
+    Column("parameters", _params),
+    Column("env steps", lambda row: steps(row.env_steps)),
+    Column("wall time", lambda row: duration(row.wall_seconds)),
+    Column("env steps/s", lambda row: reward(row.env_steps_per_second)),
+    *(Column(f"to R {level:,}", lambda row, level=level: _until(row, level)) for level in THRESHOLDS),  # type: ignore[misc]
+)
+
+
+def spec_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the keys that differ."""
+    names = [row.name for row in comparison.rows]
+    rows = [[key, *(value(by_row.get(name)) for name in names)] for key, by_row in comparison.spec_diff.items()]
+    return ["key", *names], rows
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Everything a reader must know beside the tables, one sentence each."""
+    lines = [str(verdict) for verdict in comparison.verdicts]
+    metrics = {verdict.metric for verdict in comparison.verdicts}
+    lines += [f"verdicts are by {metric}" for metric in sorted(metrics)]
+    lines += comparison.notes
+    lines += _listed("missing", [f"{_run(m)}: {m['reason']}" for m in comparison.missing])
+    lines += _listed("failed", [f"{_run(r)} {r['status']} at {steps(r['env_steps'])} steps" for r in comparison.failed])
+    lines += _listed("running", [f"{_run(r)} at {steps(r['env_steps'])} steps" for r in comparison.running])
+    lines += _listed("stale (spec is not today's)", [_stale(run) for run in comparison.stale])
+    return lines
+
+
+def _run(entry: dict[str, Any]) -> str:
+    name = entry["name"] if entry["seed"] is None else f"{entry['name']}/seed-{entry['seed']}"
+    return f"{name} ({entry['run_id'][:8]})" if "run_id" in entry else name
+
+
+def _stale(entry: dict[str, Any]) -> str:
+    changed = [f"{key} was {value(c['run'])}, is {value(c['registry'])}" for key, c in entry["changed"].items()]
+    return f"{_run(entry)}: {'; '.join(changed[:4])}" if changed else _run(entry)
+
+
+def _listed(title: str, entries: Sequence[str], most: int = 12) -> list[str]:
+    if not entries:
+        return []
+    more = f"; and {len(entries) - most} more" if len(entries) > most else ""
+    return [f"{title}: {'; '.join(entries[:most])}{more}"]
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Tables, verdicts and remarks as Markdown."""
+    parts = [_markdown_table(columns, comparison.rows) for columns in (RESULTS, COST)]
+    headings, rows = spec_table(comparison)
+    if rows:
+        parts.append("Spec keys that differ:\n\n" + _pipes(headings, rows, [False] * len(headings)))
+    if lines := remarks(comparison):
+        parts.append("\n".join(f"- {_escape(line)}" for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    return _pipes([column.heading for column in columns], cells, [column.right for column in columns])
+
+
+def _pipes(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    lines = [list(map(_escape, headings)), ["---:" if flag else "---" for flag in right]]
+    lines += [list(map(_escape, row)) for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Text that cannot break a Markdown table or become HTML."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("\r", " ")
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One line per row with the columns of the JSON document; nested values as JSON."""
+    documents = [row.document() for row in comparison.rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(documents[0]), lineterminator="\n")
+    writer.writeheader()
+    for document in documents:
+        writer.writerow({key: _plain(item) for key, item in document.items()})
+    return out.getvalue()
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, str) and item[:1] in ("=", "+", "@", "\t"):
+        return "'" + item  # a spreadsheet would run it as a formula
+    return json.dumps(item) if isinstance(item, list | tuple | dict) else item
