@@ -18,6 +18,7 @@ from flowmbpo.physics.runtime import start_warp
 
 # Fewer groups than this are not worth a second thread: handing over costs as much as computing them.
 MIN_GROUPS_PER_THREAD = 2
+LARGEST_SEED = 2**63 - 1
 
 
 class AntEnv:
@@ -57,7 +58,7 @@ class AntEnv:
         _check_whole("num_envs", num_envs, 1)
         _check_whole("episode_length", episode_length, 1)
         _check_whole("mass_matrix_interval", mass_matrix_interval, 1, ant.SUBSTEPS)
-        _check_whole("seed", seed, 0, 2**63 - 1)
+        _check_whole("seed", seed, 0, LARGEST_SEED)
         self.device = _checked_device(device)
         self.num_envs = num_envs
         self.episode_length = episode_length
@@ -172,6 +173,12 @@ class AntEnv:
         """Begin a new episode in every environment; returns the observations (num_envs, 37)."""
         self._launch_reset.launch(self._stream())
         return self._step.obs
+
+    def reseed(self, seed: int) -> None:
+        """Start the random streams again from `seed`; running episodes go on."""
+        _check_whole("seed", seed, 0, LARGEST_SEED)
+        self._seed.fill_(seed)
+        self._episodes.zero_()
 
     def step(self, actions: torch.Tensor) -> Step:
         """Advance by one control step of 1/60 s with `actions` (num_envs, 8); never waits for the device."""

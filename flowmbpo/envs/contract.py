@@ -39,6 +39,10 @@ class Env(Protocol):
         """Begin a new episode everywhere; returns the observations (num_envs, obs_dim)."""
         ...
 
+    def reseed(self, seed: int) -> None:
+        """Start the random streams again from `seed`; running episodes go on."""
+        ...
+
     def step(self, actions: torch.Tensor) -> Step:
         """Apply `actions` (num_envs, action_dim), clipped to [-1, 1]."""
         ...

@@ -60,6 +60,10 @@ class PointMassEnv:
         self._obs = torch.stack((self._position, torch.zeros_like(self._position)), dim=1)
         return self._obs
 
+    def reseed(self, seed: int) -> None:
+        """Start the random stream again from `seed`; running episodes go on."""
+        self._generator.manual_seed(seed)
+
     def step(self, actions: torch.Tensor) -> Step:
         """Move every point by `actions` (num_envs, 1)."""
         if actions.shape != (self.num_envs, self.action_dim):
