@@ -11,20 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowmbpo.models.activations import Activation, find_activation
 from flowmbpo.models.layers import at_least_float32
 
 
 class ActivatedNorm(nn.Module):
-    """Linear -> Mish -> LayerNorm: the block of actor and critic (the world model's normed layer activates last)."""
+    """Linear -> activation -> LayerNorm: the actor's block (the world model's normed layer activates last)."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, activation: Activation) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, out_features)
+        self.activation = activation
         self.norm = nn.LayerNorm(out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` -> `[..., out]`."""
-        return self.norm(F.mish(self.linear(x)))
+        return self.norm(self.activation(self.linear(x)))
 
 
 class LowerBound(torch.autograd.Function):
@@ -49,11 +51,20 @@ class Actor(nn.Module):
     """u ~ N(mu(z), sigma), action = tanh(u), with sigma independent of the state."""
 
     def __init__(
-        self, *, latent_dim: int, action_dim: int, units: Sequence[int], log_std_init: float, log_std_min: float
+        self,
+        *,
+        latent_dim: int,
+        action_dim: int,
+        units: Sequence[int],
+        activation: str,
+        log_std_init: float,
+        log_std_min: float,
     ) -> None:
         super().__init__()
         widths = [latent_dim, *units]
-        self.trunk = nn.Sequential(*(ActivatedNorm(a, b) for a, b in itertools.pairwise(widths)))
+        self.trunk = nn.Sequential(
+            *(ActivatedNorm(a, b, find_activation(activation)) for a, b in itertools.pairwise(widths))
+        )
         self.mean = nn.Linear(widths[-1], action_dim)
         self.log_std_parameter = nn.Parameter(torch.full((action_dim,), log_std_init))
         self.log_std_min = log_std_min

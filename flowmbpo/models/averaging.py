@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
 def update_average_(average: nn.Module, source: nn.Module, rate: float) -> None:
     """average <- average + rate (source - average), over all parameters in one fused operation."""
-    torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), rate)
+    weights: list[Tensor] = list(average.parameters())
+    if weights:
+        torch._foreach_lerp_(weights, [*source.parameters()], rate)

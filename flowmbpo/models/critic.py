@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowmbpo.models.activations import Activation, find_activation
 from flowmbpo.models.layers import at_least_float32
 
 
@@ -29,28 +30,31 @@ class EnsembleLinear(nn.Module):
 
 
 class EnsembleBlock(nn.Module):
-    """Linear -> Mish -> LayerNorm for every member."""
+    """Linear -> activation -> LayerNorm for every member."""
 
-    def __init__(self, members: int, in_features: int, out_features: int) -> None:
+    def __init__(self, members: int, in_features: int, out_features: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.linear = EnsembleLinear(members, in_features, out_features)
         self.scale = nn.Parameter(torch.ones(members, 1, out_features))
         self.shift = nn.Parameter(torch.zeros(members, 1, out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[E, N, in]` -> `[E, N, out]`."""
-        h = F.mish(self.linear(x))
+        h = self.activation(self.linear(x))
         return torch.addcmul(self.shift, F.layer_norm(h, h.shape[-1:]), self.scale)
 
 
 class Critic(nn.Module):
     """`ensemble` independent value functions of z."""
 
-    def __init__(self, *, latent_dim: int, units: Sequence[int], ensemble: int) -> None:
+    def __init__(self, *, latent_dim: int, units: Sequence[int], activation: str, ensemble: int) -> None:
         super().__init__()
         widths = [latent_dim, *units]
         self.ensemble = ensemble
-        self.trunk = nn.Sequential(*(EnsembleBlock(ensemble, a, b) for a, b in itertools.pairwise(widths)))
+        self.trunk = nn.Sequential(
+            *(EnsembleBlock(ensemble, a, b, find_activation(activation)) for a, b in itertools.pairwise(widths))
+        )
         self.head = EnsembleLinear(ensemble, widths[-1], 1)
 
     def values(self, z: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from flowmbpo.models.layers import NormedLinear, NormedMLP, SimNorm, check_groups, init_truncated_normal_
+from flowmbpo.models.layers import (
+    NormedLinear,
+    NormedMLP,
+    SimNorm,
+    at_least_float32,
+    check_groups,
+    init_truncated_normal_,
+)
 
 
 class Dynamics(nn.Module, ABC):
@@ -43,20 +50,46 @@ class Dynamics(nn.Module, ABC):
 
 
 class MLPDynamics(Dynamics):
-    """z' = SimNorm(LayerNorm(Linear(normed layers on [z, a]))), as in TD-MPC2 (arXiv 2310.16828)."""
+    """z' = SimNorm(LayerNorm(Linear(normed layers on [z, a]))), as in TD-MPC2 (arXiv 2310.16828).
+
+    Where the latent is no simplex (`simnorm_dim` None: the normalised observation itself) the last layer is a plain
+    Linear. With `residual` it is the change, z' = z + f(z, a), and starts ten times smaller: an untrained model then
+    says that little changes, which is nearly true of one control step.
+    """
 
     evaluations_per_step = 1
 
-    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int], simnorm_dim: int) -> None:
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        action_dim: int,
+        units: Sequence[int],
+        simnorm_dim: int | None,
+        residual: bool,
+        activation: str,
+    ) -> None:
         super().__init__()
         check_groups(latent_dim, simnorm_dim)
-        self.trunk = NormedMLP(latent_dim, units, context_features=action_dim)
-        self.head = NormedLinear(units[-1], latent_dim, activation=SimNorm(simnorm_dim))
+        if residual and simnorm_dim is not None:
+            raise ValueError(
+                "residual dynamics would leave the simplex of a SimNorm latent; they need an observation latent"
+            )
+        self.residual = residual
+        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim)
+        self.head: nn.Module
+        if simnorm_dim is None:
+            self.head = nn.Linear(units[-1], latent_dim)
+        else:
+            self.head = NormedLinear(units[-1], latent_dim, SimNorm(simnorm_dim))
         init_truncated_normal_(self)
+        if residual:
+            init_truncated_normal_(self.head, std=0.002)
 
     def next(self, z: Tensor, action: Tensor) -> Tensor:
         """See `Dynamics.next`."""
-        return self.head(self.trunk(z, action))
+        out = at_least_float32(self.head(self.trunk(z, action)))
+        return z + out if self.residual else out
 
     def loss(
         self,

@@ -39,14 +39,26 @@ class VelocityField(nn.Module):
     """
 
     def __init__(
-        self, *, latent_dim: int, action_dim: int, units: Sequence[int], simnorm_dim: int, parametrisation: str
+        self,
+        *,
+        latent_dim: int,
+        action_dim: int,
+        units: Sequence[int],
+        simnorm_dim: int | None,
+        activation: str,
+        parametrisation: str,
     ) -> None:
         super().__init__()
         check_groups(latent_dim, simnorm_dim)
-        self.trunk = NormedMLP(latent_dim, units, context_features=action_dim + 1)
+        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim + 1)
         self.endpoint = parametrisation == "endpoint"
+        self.head: nn.Module
         if self.endpoint:
-            self.head: nn.Module = NormedLinear(units[-1], latent_dim, activation=SimNorm(simnorm_dim))
+            if simnorm_dim is None:
+                raise ValueError(
+                    "velocity 'endpoint' needs a SimNorm latent; for an observation latent choose 'linear'"
+                )
+            self.head = NormedLinear(units[-1], latent_dim, SimNorm(simnorm_dim))
         elif parametrisation == "linear":
             # No LayerNorm: it would fix the length of the velocity, which tells a slow step from a fast one.
             self.head = nn.Linear(units[-1], latent_dim)
@@ -69,7 +81,8 @@ class FlowDynamics(Dynamics):
         latent_dim: int,
         action_dim: int,
         units: Sequence[int],
-        simnorm_dim: int,
+        simnorm_dim: int | None,
+        activation: str,
         integrator: str,
         substeps: int,
         tau_sampling: str,
@@ -85,6 +98,7 @@ class FlowDynamics(Dynamics):
             action_dim=action_dim,
             units=units,
             simnorm_dim=simnorm_dim,
+            activation=activation,
             parametrisation=velocity,
         )
 

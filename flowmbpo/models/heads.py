@@ -28,9 +28,11 @@ def symexp(x: Tensor) -> Tensor:
 class Head(nn.Module, ABC):
     """Normed layers on [z, a] and a linear layer of `outputs` that starts at zero; subclasses give it its meaning."""
 
-    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int], outputs: int) -> None:
+    def __init__(
+        self, *, latent_dim: int, action_dim: int, units: Sequence[int], activation: str, outputs: int
+    ) -> None:
         super().__init__()
-        self.trunk = NormedMLP(latent_dim, units, context_features=action_dim)
+        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim)
         self.last = nn.Linear(units[-1], outputs)
         init_truncated_normal_(self)
         nn.init.zeros_(self.last.weight)
@@ -60,8 +62,8 @@ class Head(nn.Module, ABC):
 class ScalarReward(Head):
     """The reward as one number, squared error."""
 
-    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int]) -> None:
-        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, outputs=1)
+    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int], activation: str) -> None:
+        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, activation=activation, outputs=1)
 
     def decode(self, raw: Tensor) -> Tensor:
         """See `Head.decode`."""
@@ -82,9 +84,16 @@ class TwoHotReward(Head):
     bins: Tensor
 
     def __init__(
-        self, *, latent_dim: int, action_dim: int, units: Sequence[int], bins: int = 101, limit: float = 10.0
+        self,
+        *,
+        latent_dim: int,
+        action_dim: int,
+        units: Sequence[int],
+        activation: str,
+        bins: int = 101,
+        limit: float = 10.0,
     ) -> None:
-        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, outputs=bins)
+        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, activation=activation, outputs=bins)
         self.register_buffer("bins", torch.linspace(-limit, limit, bins), persistent=False)
 
     def decode(self, raw: Tensor) -> Tensor:
@@ -104,8 +113,8 @@ class TwoHotReward(Head):
 class Continuation(Head):
     """Probability that the episode goes on after (z, a), that is: the transition does not terminate it."""
 
-    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int]) -> None:
-        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, outputs=1)
+    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int], activation: str) -> None:
+        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, activation=activation, outputs=1)
 
     def decode(self, raw: Tensor) -> Tensor:
         """See `Head.decode`."""

@@ -6,13 +6,12 @@ Not a network by itself: encoder, dynamics, heads, actor and critic compose thes
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-Activation = Callable[[Tensor], Tensor]
+from flowmbpo.models.activations import Activation, find_activation, group_softmax
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ class SimNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., Z]` -> `[..., Z]`."""
-        return at_least_float32(x).unflatten(-1, (-1, self.group)).softmax(-1).flatten(-2)
+        return group_softmax(at_least_float32(x), self.group)
 
     def extra_repr(self) -> str:
         return f"group={self.group}"
@@ -46,7 +45,7 @@ class NormedLinear(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, context_features: int = 0, activation: Activation = F.mish
+        self, in_features: int, out_features: int, activation: Activation, *, context_features: int = 0
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, out_features)
@@ -66,21 +65,22 @@ class NormedLinear(nn.Module):
 class NormedMLP(nn.Module):
     """Normed layers of widths `units` on `[x, context]`; the trunk of dynamics, reward and continuation."""
 
-    def __init__(self, in_features: int, units: Sequence[int], *, context_features: int = 0) -> None:
+    def __init__(self, in_features: int, units: Sequence[int], activation: str, *, context_features: int = 0) -> None:
         super().__init__()
         if not units:
             raise ValueError("a network needs at least one hidden layer; units is empty")
-        self.first = NormedLinear(in_features, units[0], context_features=context_features)
-        self.rest = nn.Sequential(*(NormedLinear(a, b) for a, b in itertools.pairwise(units)))
+        function = find_activation(activation)
+        self.first = NormedLinear(in_features, units[0], function, context_features=context_features)
+        self.rest = nn.Sequential(*(NormedLinear(a, b, function) for a, b in itertools.pairwise(units)))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """`x [..., in]`, `context [..., context]` -> `[..., units[-1]]`."""
         return self.rest(self.first(x, context))
 
 
-def check_groups(latent_dim: int, simnorm_dim: int) -> None:
-    """Raise ValueError unless the latent splits into whole SimNorm groups."""
-    if latent_dim % simnorm_dim:
+def check_groups(latent_dim: int, simnorm_dim: int | None) -> None:
+    """Raise ValueError unless the latent splits into whole SimNorm groups (None: the latent is no simplex)."""
+    if simnorm_dim is not None and latent_dim % simnorm_dim:
         raise ValueError(
             f"latent_dim {latent_dim} does not split into groups of simnorm_dim {simnorm_dim}; "
             f"choose a multiple of {simnorm_dim}, for example {max(1, round(latent_dim / simnorm_dim)) * simnorm_dim}"

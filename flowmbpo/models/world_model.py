@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from flowmbpo.models.activations import find_activation
 from flowmbpo.models.diagnostics import correlation
 from flowmbpo.models.dynamics import Dynamics
 from flowmbpo.models.heads import Continuation, Head
@@ -21,21 +22,31 @@ from flowmbpo.models.layers import NormedLinear, SimNorm, check_groups, init_tru
 class Encoder(nn.Sequential):
     """z = SimNorm(LayerNorm(Linear(normed layers on the observation))): `[..., O]` -> `[..., Z]`."""
 
-    def __init__(self, *, obs_dim: int, units: Sequence[int], latent_dim: int, simnorm_dim: int) -> None:
+    def __init__(
+        self, *, obs_dim: int, units: Sequence[int], latent_dim: int, simnorm_dim: int, activation: str
+    ) -> None:
         check_groups(latent_dim, simnorm_dim)
         widths = [obs_dim, *units]
         super().__init__(
-            *(NormedLinear(a, b) for a, b in itertools.pairwise(widths)),
-            NormedLinear(widths[-1], latent_dim, activation=SimNorm(simnorm_dim)),
+            *(NormedLinear(a, b, find_activation(activation)) for a, b in itertools.pairwise(widths)),
+            NormedLinear(widths[-1], latent_dim, SimNorm(simnorm_dim)),
         )
         init_truncated_normal_(self)
 
 
 class WorldModel(nn.Module):
-    """Encoder, dynamics, reward head and (optional) continuation head, trained together."""
+    """Encoder, dynamics, reward head and (optional) continuation head, trained together.
+
+    `encoder` is an `Encoder`, or `nn.Identity()` where the latent is the observation itself (normalised by the caller).
+    """
 
     def __init__(
-        self, *, encoder: Encoder, dynamics: Dynamics, reward_head: Head, continuation_head: Continuation | None = None
+        self,
+        *,
+        encoder: nn.Module,
+        dynamics: Dynamics,
+        reward_head: Head,
+        continuation_head: Continuation | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -77,7 +88,7 @@ class WorldModel(nn.Module):
         *,
         discount: float,
         terminated: Tensor | None = None,
-        target_encoder: Encoder | None = None,
+        target_encoder: nn.Module | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Autoregressive loss from e(o_0) over sub-sequences of one episode each.

@@ -9,14 +9,21 @@ from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward
 from flowmbpo.models.world_model import Encoder, WorldModel
 
-SMALL = {"latent_dim": 32, "action_dim": 3, "units": (48, 48)}
+SMALL = {"latent_dim": 32, "action_dim": 3, "units": (48, 48), "activation": "mish"}
 
 
-def flow(velocity: str, *, integrator: str = "heun", substeps: int = 2, tau_sampling: str = "uniform") -> FlowDynamics:
+def flow(
+    velocity: str,
+    *,
+    integrator: str = "heun",
+    substeps: int = 2,
+    tau_sampling: str = "uniform",
+    simnorm_dim: int | None = 8,
+) -> FlowDynamics:
     """A small flow."""
     return FlowDynamics(
         **SMALL,
-        simnorm_dim=8,
+        simnorm_dim=simnorm_dim,
         integrator=integrator,
         substeps=substeps,
         tau_sampling=tau_sampling,
@@ -26,7 +33,7 @@ def flow(velocity: str, *, integrator: str = "heun", substeps: int = 2, tau_samp
 
 def mlp() -> MLPDynamics:
     """A small MLP dynamics."""
-    return MLPDynamics(**SMALL, simnorm_dim=8)
+    return MLPDynamics(**SMALL, simnorm_dim=8, residual=False)
 
 
 def every_dynamics() -> list[Dynamics]:
@@ -37,7 +44,7 @@ def every_dynamics() -> list[Dynamics]:
 def small_world_model(dynamics: Dynamics, *, continuation: bool = False) -> WorldModel:
     """Observation 5, action 3, latent 32."""
     return WorldModel(
-        encoder=Encoder(obs_dim=5, units=(24,), latent_dim=32, simnorm_dim=8),
+        encoder=Encoder(obs_dim=5, units=(24,), latent_dim=32, simnorm_dim=8, activation="mish"),
         dynamics=dynamics,
         reward_head=ScalarReward(**SMALL),
         continuation_head=Continuation(**SMALL) if continuation else None,

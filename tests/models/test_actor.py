@@ -11,7 +11,9 @@ from flowmbpo.models.actor import Actor
 
 
 def small_actor(log_std_init: float = -1.0) -> Actor:
-    return Actor(latent_dim=16, action_dim=2, units=(32, 16), log_std_init=log_std_init, log_std_min=-1.427)
+    return Actor(
+        latent_dim=16, action_dim=2, units=(32, 16), activation="mish", log_std_init=log_std_init, log_std_min=-1.427
+    )
 
 
 def test_actions_are_tanh_of_a_gaussian_around_the_mean() -> None:
@@ -35,7 +37,9 @@ def test_sampling_uses_only_the_given_generator() -> None:
 
 
 def test_the_density_integrates_to_one_and_agrees_with_the_sampled_one() -> None:
-    actor = Actor(latent_dim=16, action_dim=1, units=(32,), log_std_init=-1.0, log_std_min=-1.427).double()
+    actor = Actor(
+        latent_dim=16, action_dim=1, units=(32,), activation="mish", log_std_init=-1.0, log_std_min=-1.427
+    ).double()
     z = torch.rand(1, 16, dtype=torch.float64)
     grid = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1, None]
     density = actor.log_prob(z.expand(len(grid), -1), grid).exp()

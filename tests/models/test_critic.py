@@ -10,7 +10,7 @@ from flowmbpo.models.critic import Critic
 
 
 def small_critic() -> Critic:
-    return Critic(latent_dim=16, units=(32, 24), ensemble=3)
+    return Critic(latent_dim=16, units=(32, 24), activation="mish", ensemble=3)
 
 
 def test_each_member_is_its_own_network() -> None:

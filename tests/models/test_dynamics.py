@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import every_dynamics, flow, mlp, on_simplex
+from small_networks import SMALL, every_dynamics, flow, mlp, on_simplex
 from torch import Tensor
 
 from flowmbpo.models.diagnostics import simplex_distance
-from flowmbpo.models.dynamics import Dynamics
+from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.integrators import INTEGRATORS
 
 KINDS = range(len(every_dynamics()))
@@ -157,6 +157,28 @@ def test_tau_is_uniform_or_one_half() -> None:
     assert uniform.std().item() == pytest.approx(12**-0.5, rel=0.02)
     midpoint = flow("linear", tau_sampling="midpoint").sample_tau(action, None)
     assert torch.equal(midpoint, torch.full((20_000, 1), 0.5))
+
+
+def observation_dynamics(*, residual: bool) -> MLPDynamics:
+    return MLPDynamics(**SMALL, simnorm_dim=None, residual=residual)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_dynamics_of_an_observation_latent(residual: bool) -> None:
+    dynamics = observation_dynamics(residual=residual)
+    z, action = 2 * torch.randn(64, 32), torch.randn(64, 3)
+    if residual:
+        assert (dynamics.next(z, action) - z).abs().max() < 0.1
+    assert fit(dynamics, z, action, z + 0.3 * torch.randn(64, 32), steps=500) < 0.3
+
+
+def test_a_simplex_excludes_residuals_and_an_observation_excludes_end_points() -> None:
+    with pytest.raises(ValueError, match="observation latent"):
+        MLPDynamics(**SMALL, simnorm_dim=8, residual=True)
+    with pytest.raises(ValueError, match="choose 'linear'"):
+        flow("endpoint", simnorm_dim=None)
+    z = torch.randn(6, 32)
+    assert flow("linear", simnorm_dim=None).next(z, torch.randn(6, 3)).shape == z.shape
 
 
 def test_evaluations_per_step() -> None:

@@ -1,4 +1,4 @@
-"""Reward heads must give a usable reward and a usable gradient: a head without either trained policies on nothing once."""
+"""Reward heads must give a usable reward and gradient: a dead head once trained policies on nothing."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def test_two_hot_target_decodes_to_the_reward_it_came_from() -> None:
 
 
 def test_two_hot_cross_entropy_by_hand() -> None:
-    head = TwoHotReward(latent_dim=8, action_dim=1, units=(4,), bins=5, limit=2.0)  # bins -2, -1, 0, 1, 2
+    head = TwoHotReward(
+        latent_dim=8, action_dim=1, units=(4,), activation="mish", bins=5, limit=2.0
+    )  # bins -2, -1, 0, 1, 2
     raw = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5]])
     log_p = raw.log_softmax(-1)[0]
     quarter = symexp(torch.tensor([0.25]))  # three quarters on bin 0, one on bin 1

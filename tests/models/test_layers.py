@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flowmbpo.models.activations import mish
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
 from flowmbpo.models.dynamics import MLPDynamics
@@ -46,9 +47,9 @@ COUNTS = {
 def test_parameter_counts_are_the_published_ones(family: str) -> None:
     widths = FAMILIES[family]
     latent = widths["latent_dim"]
-    sizes = {"latent_dim": latent, "action_dim": 8, "units": widths["units"]}
-    encoder = Encoder(obs_dim=37, units=widths["encoder_units"], latent_dim=latent, simnorm_dim=8)
-    mlp = MLPDynamics(**sizes, simnorm_dim=8)
+    sizes = {"latent_dim": latent, "action_dim": 8, "units": widths["units"], "activation": "mish"}
+    encoder = Encoder(obs_dim=37, units=widths["encoder_units"], latent_dim=latent, simnorm_dim=8, activation="mish")
+    mlp = MLPDynamics(**sizes, simnorm_dim=8, residual=False)
 
     def flow(velocity: str) -> FlowDynamics:
         return FlowDynamics(
@@ -62,8 +63,15 @@ def test_parameter_counts_are_the_published_ones(family: str) -> None:
         "scalar": ScalarReward(**sizes),
         "two_hot": TwoHotReward(**sizes),
         "world_model": WorldModel(encoder=encoder, dynamics=mlp, reward_head=ScalarReward(**sizes)),
-        "actor": Actor(latent_dim=latent, action_dim=8, units=(400, 200, 100), log_std_init=-1.0, log_std_min=-1.427),
-        "critic": Critic(latent_dim=latent, units=(400, 200), ensemble=3),
+        "actor": Actor(
+            latent_dim=latent,
+            action_dim=8,
+            units=(400, 200, 100),
+            activation="mish",
+            log_std_init=-1.0,
+            log_std_min=-1.427,
+        ),
+        "critic": Critic(latent_dim=latent, units=(400, 200), activation="mish", ensemble=3),
     }
     assert {name: count_parameters(module) for name, module in built.items()} == COUNTS[family]
     # The free velocity has no normalisation on its last layer: 2 Z fewer, below 2% of the part.
@@ -88,7 +96,7 @@ def test_simnorm_survives_huge_inputs_and_stays_exact_under_autocast() -> None:
 
 
 def test_context_is_the_concatenated_input_of_the_papers() -> None:
-    layer = NormedLinear(6, 10, context_features=3)
+    layer = NormedLinear(6, 10, mish, context_features=3)
     x, context = torch.randn(4, 6), torch.randn(4, 3)
     weight = torch.cat((layer.linear.weight, layer.context.weight), 1)
     joint = F.linear(torch.cat((x, context), 1), weight, layer.linear.bias)
@@ -96,16 +104,16 @@ def test_context_is_the_concatenated_input_of_the_papers() -> None:
 
 
 def test_world_model_initialisation() -> None:
-    mlp = MLPDynamics(latent_dim=512, action_dim=8, units=(512,), simnorm_dim=8)
+    mlp = MLPDynamics(latent_dim=512, action_dim=8, units=(512,), simnorm_dim=8, residual=False, activation="mish")
     weight = mlp.trunk.first.linear.weight
     assert weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert mlp.trunk.first.context.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert not mlp.trunk.first.linear.bias.any()
-    assert not ScalarReward(latent_dim=16, action_dim=2, units=(8,)).last.weight.any()
+    assert not ScalarReward(latent_dim=16, action_dim=2, units=(8,), activation="mish").last.weight.any()
 
 
 def test_wrong_sizes_are_named() -> None:
     with pytest.raises(ValueError, match="multiple of 8, for example 96"):
         check_groups(100, 8)
     with pytest.raises(ValueError, match="at least one hidden layer"):
-        NormedMLP(8, ())
+        NormedMLP(8, (), "mish")

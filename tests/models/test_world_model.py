@@ -10,7 +10,9 @@ from small_networks import every_dynamics, flow, mlp, small_world_model
 from torch import nn
 
 from flowmbpo.models.averaging import update_average_
-from flowmbpo.models.dynamics import Dynamics
+from flowmbpo.models.dynamics import Dynamics, MLPDynamics
+from flowmbpo.models.heads import ScalarReward
+from flowmbpo.models.world_model import WorldModel
 
 KINDS = range(len(every_dynamics()))
 GAMMA = 0.9
@@ -143,6 +145,21 @@ def test_unroll_is_next_again_and_again(kind: int) -> None:
     z, actions = model.encode(torch.randn(6, 5)), torch.randn(3, 6, 3)
     one, two = dynamics.next(z, actions[0]), dynamics.next(dynamics.next(z, actions[0]), actions[1])
     torch.testing.assert_close(model.unroll(z, actions)[:2], torch.stack((one, two)))
+
+
+def test_the_latent_may_be_the_observation_itself() -> None:
+    sizes = {"latent_dim": 5, "action_dim": 3, "units": (48,), "activation": "silu"}
+    model = WorldModel(
+        encoder=nn.Identity(),
+        dynamics=MLPDynamics(**sizes, simnorm_dim=None, residual=True),
+        reward_head=ScalarReward(**sizes),
+    )
+    obs, actions, rewards = batch()
+    assert torch.equal(model.encode(obs), obs)
+    _, parts = model.loss(obs, actions, rewards, discount=1.0)
+    predicted = model.unroll(obs[0], actions)
+    torch.testing.assert_close(parts["dynamics_loss"], (predicted - obs[1:]).square().mean())
+    update_average_(copy.deepcopy(model.encoder), model.encoder, 0.1)  # nothing to average
 
 
 def test_moving_average() -> None:
