@@ -1,0 +1,117 @@
+"""Running statistics that bring observations, rewards and returns to scale. Rewards are scaled, never shifted.
+
+A shift would change the task: with the mean subtracted, a robot that stands while the average policy walks earns less
+than nothing, and falling (which ends the episode at value 0) becomes the better choice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+
+class RunningMoments:
+    """Mean and variance of everything seen so far, merged batch by batch (Chan, Golub and LeVeque 1983).
+
+    Float64, because 10^8 samples do not fit into the 24 bits of a float32 sum. A batch that is not finite is left out,
+    without a look at it from the host.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.mean = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.squares = torch.zeros(shape, dtype=torch.float64, device=device)  # summed squared deviations
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in `x` `[..., *shape]`."""
+        batch = x.detach().reshape(-1, *self.mean.shape).double()
+        variance, mean = torch.var_mean(batch, dim=0, correction=0)
+        total = self.count + len(batch)
+        delta = mean - self.mean
+        squares = variance * len(batch) + delta.square() * (self.count * len(batch) / total)
+        usable = torch.isfinite(squares).all()
+        self.squares += torch.where(usable, squares, 0.0)
+        self.mean += torch.where(usable, delta * (len(batch) / total), 0.0)
+        self.count += torch.where(usable, float(len(batch)), 0.0)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation `shape`, float32; 1 before anything was seen."""
+        variance = self.squares / self.count.clamp_min(1.0)
+        return torch.where(self.count > 0, variance.sqrt(), 1.0).float()
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, tensor in vars(self).items():
+            tensor.copy_(state[name])
+
+
+class ObservationNormalizer:
+    """o -> (o - mean) / std per feature, within +-`LIMIT`; the identity when switched off."""
+
+    LIMIT = 8.0
+    MIN_STD = 0.01  # a feature that hardly moves is not blown up to noise
+
+    def __init__(self, obs_dim: int, device: torch.device, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self.moments = RunningMoments((obs_dim,), device)
+        self._refresh()
+
+    def update(self, obs: Tensor) -> None:
+        """Take in observations `[..., O]`."""
+        if self.enabled:
+            self.moments.update(obs)
+            self._refresh()
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """`[..., O]` -> `[..., O]`."""
+        if not self.enabled:
+            return obs
+        return torch.sub(obs, self._mean).mul_(self._inverse_std).clamp_(-self.LIMIT, self.LIMIT)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.moments.load_state_dict(state)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._mean = self.moments.mean.float()
+        self._inverse_std = self.moments.std.clamp_min(self.MIN_STD).reciprocal()
+
+
+class Scale:
+    """x -> x / running standard deviation of x, or x itself. A factor only: zero stays zero and order stays order."""
+
+    MIN = 1e-2
+
+    def __init__(self, kind: Literal["running_std", "none"], device: torch.device) -> None:
+        self.kind = kind
+        self.moments = RunningMoments((), device)
+
+    def update(self, x: Tensor) -> None:
+        """Take in `x` of any shape."""
+        if self.kind == "running_std":
+            self.moments.update(x)
+
+    @property
+    def value(self) -> Tensor:
+        """The divisor, a 0-d tensor, at least `MIN`."""
+        if self.kind == "none":
+            return torch.ones((), device=self.moments.mean.device)
+        return self.moments.std.clamp_min(self.MIN)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x if self.kind == "none" else x / self.value
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.moments.load_state_dict(state)

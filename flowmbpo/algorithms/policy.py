@@ -1,0 +1,53 @@
+"""The deterministic policy as it is evaluated: observations in, actions and predicted rewards out.
+
+Two protocols, and training and evaluation use the same one: *closed loop* encodes every observation; *open loop* (the
+published PWM) encodes one observation in `horizon` and acts on the model's own latents in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from flowmbpo.models.actor import Actor
+from flowmbpo.models.world_model import WorldModel
+
+
+class DeterministicPolicy:
+    """tanh(mu(z)) with z from the observation, in every step or once every `reencode_interval` steps."""
+
+    def __init__(
+        self,
+        *,
+        world_model: WorldModel,
+        actor: Actor,
+        encode: Callable[[Tensor], Tensor],
+        reward_scale: Tensor,
+        reencode_interval: int,
+    ) -> None:
+        self.world_model = world_model
+        self.actor = actor
+        self.encode = encode
+        self.reward_scale = reward_scale
+        self.reencode_interval = reencode_interval
+        self._steps = 0
+        self._z: Tensor | None = None
+
+    def begin(self, num_envs: int) -> None:
+        """Forget earlier episodes. (`num_envs` belongs to the protocol; any batch size works.)"""
+        self._steps = 0
+        self._z = None
+
+    @torch.no_grad()
+    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions `[B, A]` in (-1, 1) and predicted unscaled rewards `[B]` for observations `[B, O]`."""
+        if self._z is None or self._steps % self.reencode_interval == 0:
+            self._z = self.encode(obs)
+        self._steps += 1
+        action = self.actor.mean_action(self._z)
+        reward = self.world_model.reward(self._z, action) * self.reward_scale
+        if self.reencode_interval > 1:
+            self._z = self.world_model.next(self._z, action)
+        return action, reward

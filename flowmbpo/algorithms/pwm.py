@@ -1,0 +1,369 @@
+"""PWM (arXiv 2407.02466): a world model learned from real steps, a policy improved by gradients through it.
+
+Not here: networks (`models`), environments, logging, files. What the training loop calls:
+
+- `begin_epoch(epoch)` sets the learning rates, then each of `phases` once, in order: rollout, actor, critic,
+  world_model. A phase returns detached 0-d tensors by metric name.
+- `policy()` is the deterministic policy for evaluation; `diagnose()` measures the world model on replay.
+- `state_dict()` holds all that an exact continuation needs except the environment's own state; `deployable_state()`
+  what acting needs.
+
+Two forms of imagination, `train.imagination`:
+
+- `alongside`, as published: the real environment is driven open loop by the actions computed on imagined latents, and
+  the actor learns from that very rollout, its latents detached at the actor's input.
+- `from_visited`: the environment is driven closed loop, and the actor learns from rollouts imagined from states that
+  were visited recently, several updates an epoch; the gradient includes the policy's own reactions.
+
+The critic learns from the imagined rewards and continuations (`critic.targets = "imagined"`) or from the real ones of
+this epoch's steps (`"real"`), where the end of an episode is a fact and not a prediction.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from flowmbpo.algorithms.experience import Experience
+from flowmbpo.algorithms.imagination import Imagined, Recording, imagine, values_at_segment_ends
+from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
+from flowmbpo.algorithms.optimization import GuardedAdam, frozen, scheduled_rate
+from flowmbpo.algorithms.policy import DeterministicPolicy
+from flowmbpo.algorithms.replay import Replay
+from flowmbpo.algorithms.returns import segment_returns, td_lambda
+from flowmbpo.models.actor import Actor
+from flowmbpo.models.averaging import update_average_
+from flowmbpo.models.critic import Critic
+from flowmbpo.models.diagnostics import HORIZONS, open_loop_error, reward_fit
+from flowmbpo.models.world_model import WorldModel
+from flowmbpo.spec.schema import ActorSpec, CriticSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from flowmbpo.envs.contract import Env
+
+Statistics = dict[str, Tensor]
+DIAGNOSTIC_SEQUENCES = 256
+
+
+class PWM:
+    """The learner: world model, actor and critic with their optimisers, replay and normalisers."""
+
+    def __init__(
+        self,
+        *,
+        env: Env,
+        world_model: WorldModel,
+        actor: Actor,
+        critic: Critic,
+        train: TrainSpec,
+        actor_spec: ActorSpec,
+        critic_spec: CriticSpec,
+        generator: torch.Generator,
+    ) -> None:
+        """Resets `env`. `generator`, on the environment's device, feeds every random number drawn here."""
+        self.env, self.world_model, self.actor, self.critic = env, world_model, actor, critic
+        self.train, self.actor_spec, self.critic_spec = train, actor_spec, critic_spec
+        self.generator = generator
+        self.device = env.device
+        self.env_steps_per_epoch = train.horizon * env.num_envs
+        self.average_actor = copy.deepcopy(actor).requires_grad_(False)
+
+        sizes = {"num_envs": env.num_envs, "obs_dim": env.obs_dim, "action_dim": env.action_dim}
+        self.replay = Replay(capacity=train.replay_capacity, device=self.device, **sizes)
+        self.experience = Experience(horizon=train.horizon, device=self.device, **sizes)
+        self.observations = ObservationNormalizer(env.obs_dim, self.device, enabled=train.normalize_observations)
+        self.reward_scale = Scale(train.reward_scaling, self.device)
+        self.return_scale = Scale("running_std", self.device)
+
+        def optimizer(parameters: Any, rate: float, norm: float) -> GuardedAdam:
+            return GuardedAdam(list(parameters), learning_rate=rate, betas=train.adam_betas, grad_norm=norm)
+
+        self.optimizers = {
+            "actor": optimizer(actor.parameters(), actor_spec.learning_rate, actor_spec.grad_norm),
+            "critic": optimizer(critic.parameters(), critic_spec.learning_rate, critic_spec.grad_norm),
+            "world_model": optimizer(world_model.parameters(), train.wm_learning_rate, train.wm_grad_norm),
+        }
+        self._bad_steps = torch.zeros((), dtype=torch.long, device=self.device)
+        self.epoch = 0
+        self.world_model_updates = 0
+        self._obs = env.reset().clone()
+        self._imagined: Imagined | None = None
+
+    # --- one epoch ---------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the learning rates of `epoch`, counted from 0."""
+        self.epoch = epoch
+        for optimizer in self.optimizers.values():
+            optimizer.learning_rate = scheduled_rate(
+                optimizer.initial_rate,
+                self.train.final_learning_rate,
+                epoch / self.train.max_epochs,
+                self.train.lr_schedule,
+            )
+
+    @property
+    def phases(self) -> Sequence[tuple[str, Callable[[], Statistics]]]:
+        """The parts of one epoch, in order."""
+        return (
+            ("rollout", self.rollout),
+            ("actor", self.update_actor),
+            ("critic", self.update_critic),
+            ("world_model", self.update_world_model),
+        )
+
+    @property
+    def nonfinite(self) -> dict[str, Tensor]:
+        """Refused updates, and real steps with a value that is not finite, so far."""
+        return {"environment": self._bad_steps, **{name: o.refused for name, o in self.optimizers.items()}}
+
+    @property
+    def _model_is_trained(self) -> bool:
+        """Before its first updates the model has no gradient worth following: the policy stays as it began."""
+        return self.world_model_updates > 0
+
+    # --- rollout -----------------------------------------------------------------------------------------------------
+
+    def rollout(self) -> Statistics:
+        """`horizon` real steps of every environment, and beside them the imagined ones where imagination runs so."""
+        if self.train.imagination == "alongside":
+            self._imagined = self._roll_out_alongside()
+        else:
+            self._roll_out_closed_loop()
+        experience = self.experience
+        self._bad_steps += experience.nonfinite()
+        self.observations.update(experience.obs)
+        self.reward_scale.update(experience.rewards)
+        with torch.no_grad():
+            predicted = self.world_model.reward(self.encode(experience.obs), experience.actions)
+        return {
+            **{f"train/{k}": v for k, v in reward_fit(predicted * self.reward_scale.value, experience.rewards).items()},
+            "train/reward_scale": self.reward_scale.value,
+            "train/policy_entropy": self.actor.entropy_before_tanh().detach(),
+        }
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """Latent of a raw observation: `[..., O]` -> `[..., Z]`."""
+        return self.world_model.encode(self.observations(obs))
+
+    @torch.no_grad()
+    def _roll_out_closed_loop(self) -> None:
+        for t in range(self.train.horizon):
+            self._act(t, self.actor.sample(self.encode(self._obs), self.generator))
+
+    def _roll_out_alongside(self) -> Imagined:
+        recording = Recording()
+        with torch.no_grad():
+            z = self.encode(self._obs)
+        with frozen(self.world_model, self.critic), self._autocast():
+            for t in range(self.train.horizon):
+                action = self.actor.sample(z.detach(), self.generator)
+                z_next = self.world_model.next(z, action)
+                ended = self._act(t, action.detach())
+                goes_on = 1.0 - self.experience.terminated[t].float()
+                recording.add(z, z_next, self.world_model.reward(z, action), goes_on, ended)
+                with torch.no_grad():
+                    restarted = self.encode(self._obs)
+                z = torch.where(ended.unsqueeze(-1), restarted, z_next)
+        return recording.finish()
+
+    def _act(self, t: int, actions: Tensor) -> Tensor:
+        """Step the environment and write the step down; returns (a copy of) which episodes ended `[N]`."""
+        step = self.env.step(actions)
+        self.experience.record(t, self._obs, actions, step)
+        self.replay.add(self._obs, actions, step)
+        self._obs.copy_(step.obs)
+        return self.experience.ended[t].clone()
+
+    # --- actor -------------------------------------------------------------------------------------------------------
+
+    def update_actor(self) -> Statistics:
+        """Ascend the imagined returns."""
+        if not self._model_is_trained:
+            return {}
+        statistics: Statistics = {}
+        if self.train.imagination == "alongside":
+            assert self._imagined is not None
+            statistics = self._improve_actor(self._imagined)
+        else:
+            for _ in range(self.actor_spec.updates):
+                with frozen(self.world_model, self.critic), self._autocast():
+                    obs = self.replay.sample_recent(
+                        self.actor_spec.imagined_batch_size, self.actor_spec.recent_steps, self.generator
+                    )
+                    with torch.no_grad():
+                        z = self.encode(obs)
+                    self._imagined = imagine(
+                        self.world_model, self.actor, z, horizon=self.train.horizon, generator=self.generator
+                    )
+                statistics = self._improve_actor(self._imagined)
+        update_average_(self.average_actor, self.actor, 1.0 - self.actor_spec.average_decay)
+        return statistics
+
+    def _improve_actor(self, imagined: Imagined) -> Statistics:
+        with frozen(self.world_model, self.critic), self._autocast():
+            returns = segment_returns(
+                imagined.rewards,
+                imagined.continues,
+                values_at_segment_ends(self.critic, imagined),
+                gamma=self.train.gamma,
+                ended=imagined.ended,
+            )
+            self.return_scale.update(returns)
+            loss = -self.return_scale(returns).mean()
+            norm = self.optimizers["actor"].step(loss)
+        return {
+            "train/actor_loss": loss.detach(),
+            "train/actor_gradient_norm": norm,
+            "train/return_scale": self.return_scale.value,
+        }
+
+    # --- critic ------------------------------------------------------------------------------------------------------
+
+    def update_critic(self) -> Statistics:
+        """Regress every member on TD(lambda) targets, `passes` times over the epoch's states in minibatches."""
+        if not self._model_is_trained:
+            return {}
+        latents, targets = self._critic_targets()
+        batch_size = -(-len(targets) // self.critic_spec.minibatches)
+        losses, norms = [], []
+        for _ in range(self.critic_spec.passes):
+            order = torch.randperm(len(targets), generator=self.generator, device=self.device)
+            for chosen in order.split(batch_size):
+                with self._autocast():
+                    loss = (self.critic.values(latents[chosen]) - targets[chosen]).square().mean(1).sum()
+                norms.append(self.optimizers["critic"].step(loss))
+                losses.append(loss.detach())
+        return {
+            "train/value_loss": torch.stack(losses).mean() / self.critic.ensemble,
+            "train/value_mean": targets.mean(),
+            "train/critic_gradient_norm": torch.stack(norms).mean(),
+        }
+
+    @torch.no_grad()
+    def _critic_targets(self) -> tuple[Tensor, Tensor]:
+        """Latents `[T * B, Z]` and their targets `[T * B]`, in scaled rewards."""
+        if self.critic_spec.targets == "real":
+            experience = self.experience
+            latents, next_latents = self.encode(experience.obs), self.encode(experience.next_obs)
+            rewards, continues = self.reward_scale(experience.rewards), experience.continues
+            ended: Tensor | None = experience.ended
+        else:
+            assert self._imagined is not None
+            latents, next_latents = self._imagined.latents.detach(), self._imagined.next_latents.detach()
+            rewards, continues = self._imagined.rewards.detach(), self._imagined.continues.detach()
+            ended = self._imagined.ended
+        targets = td_lambda(
+            rewards,
+            continues,
+            self.critic.min(next_latents),
+            gamma=self.train.gamma,
+            td_lambda=self.train.td_lambda,
+            ended=ended,
+        )
+        return latents.flatten(0, 1), targets.flatten()
+
+    # --- world model -------------------------------------------------------------------------------------------------
+
+    def update_world_model(self) -> Statistics:
+        """`wm_updates` steps on replayed sequences; the first time, after the warm-up, `wm_first_updates`."""
+        self._imagined = None  # its graph ends here
+        if self.epoch + 1 < self.train.warmup_epochs:
+            return {}
+        count = self.train.wm_updates if self._model_is_trained else self.train.wm_first_updates
+        sums: Statistics = {}
+        for _ in range(count):
+            for name, value in self._improve_world_model().items():
+                sums[name] = sums[name] + value if name in sums else value
+        self.world_model_updates += count
+        return {f"train/{name}": value / count for name, value in sums.items()}
+
+    def _improve_world_model(self) -> Statistics:
+        batch = self.replay.sample(self.train.wm_batch_size, self.train.wm_sequence_length, self.generator)
+        with self._autocast():
+            loss, parts = self.world_model.loss(
+                self.observations(batch.obs),
+                batch.actions,
+                self.reward_scale(batch.rewards),
+                discount=self.train.gamma,
+                terminated=batch.terminated,
+                generator=self.generator,
+            )
+        norm = self.optimizers["world_model"].step(loss)
+        parts.pop("reward_correlation", None)  # the one of the real steps is logged instead
+        return {**parts, "world_model_loss": loss.detach(), "world_model_gradient_norm": norm}
+
+    # --- evaluation and state ----------------------------------------------------------------------------------------
+
+    def policy(self) -> DeterministicPolicy:
+        """The (averaged) policy under the protocol it was trained with."""
+        open_loop = self.train.imagination == "alongside"
+        return DeterministicPolicy(
+            world_model=self.world_model,
+            actor=self.average_actor,
+            encode=self.encode,
+            reward_scale=self.reward_scale.value,
+            reencode_interval=self.train.horizon if open_loop else 1,
+        )
+
+    def diagnose(self) -> Statistics:
+        """Open-loop latent errors on replayed sequences; empty while no episode has lasted long enough."""
+        steps = max(HORIZONS)
+        if not len(self.replay.starts(steps)):
+            return {}
+        batch = self.replay.sample(DIAGNOSTIC_SEQUENCES, steps, self.generator)
+        errors = open_loop_error(self.world_model, self.observations(batch.obs), batch.actions)
+        return {f"model/{name}": value for name, value in errors.items() if not name.endswith("_relative")}
+
+    def deployable_state(self) -> dict[str, Any]:
+        """What acting and predicting need."""
+        return {
+            "world_model": self.world_model.state_dict(),
+            "actor": self.average_actor.state_dict(),
+            "critic": self.critic.state_dict(),
+            "observations": self.observations.state_dict(),
+            "reward_scale": self.reward_scale.state_dict(),
+        }
+
+    def load_deployable_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `deployable_state`; training cannot go on from it."""
+        self.world_model.load_state_dict(state["world_model"])
+        for actor in (self.actor, self.average_actor):
+            actor.load_state_dict(state["actor"])
+        self.critic.load_state_dict(state["critic"])
+        self.observations.load_state_dict(state["observations"])
+        self.reward_scale.load_state_dict(state["reward_scale"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs besides the environment; between epochs, not inside one."""
+        return {
+            **self.deployable_state(),
+            "training_actor": self.actor.state_dict(),
+            "return_scale": self.return_scale.state_dict(),
+            "replay": self.replay.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "generator": self.generator.get_state(),
+            "obs": self._obs,
+            "bad_steps": self._bad_steps,
+            "world_model_updates": self.world_model_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; load the environment's state too, in either order."""
+        self.load_deployable_state(state)
+        self.actor.load_state_dict(state["training_actor"])
+        self.return_scale.load_state_dict(state["return_scale"])
+        self.replay.load_state_dict(state["replay"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"].cpu())
+        self._obs.copy_(state["obs"])
+        self._bad_steps.copy_(state["bad_steps"])
+        self.world_model_updates = int(state["world_model_updates"])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bfloat16")

@@ -1,0 +1,61 @@
+"""Discounted returns of time-major rollouts, as pure functions. Not here: where rewards and values come from.
+
+Both functions take `continues` `[T, B]`, the probability that the episode survives step t: exactly 1 - terminated for
+real steps, a prediction for imagined ones. `ended` `[T, B]` marks real steps after which another episode begins,
+terminated or truncated; a truncated step has `continues` 1, so what follows it is still worth its value.
+`next_values` `[T, B]` are V(z_{t+1}) of the state that step t led to, before any reset.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def segment_returns(
+    rewards: Tensor, continues: Tensor, next_values: Tensor, *, gamma: float, ended: Tensor | None = None
+) -> Tensor:
+    """What the actor maximises: for each column the sum over its segments of sum_k gamma^k r_k + gamma^n V(z_n).
+
+    A segment ends where an episode ended, and at the last step (SHAC, arXiv 2204.07137, eq. 5). The weight of a step
+    is the discount times the probability of having survived until then. `next_values` counts only where a segment
+    ends; elsewhere it may hold anything finite. All inputs `[T, B]`; returns `[B]`, differentiable.
+    """
+    total = torch.zeros_like(rewards[0])
+    weight = torch.ones_like(total)
+    last = len(rewards) - 1
+    for t in range(last + 1):
+        total = total + weight * rewards[t]
+        weight = weight * continues[t] * gamma
+        if t == last:
+            total = total + weight * next_values[t]
+        elif ended is not None:
+            total = total + torch.where(ended[t], weight * next_values[t], 0.0)
+            weight = torch.where(ended[t], 1.0, weight)
+    return total
+
+
+@torch.no_grad()
+def td_lambda(
+    rewards: Tensor,
+    continues: Tensor,
+    next_values: Tensor,
+    *,
+    gamma: float,
+    td_lambda: float,
+    ended: Tensor | None = None,
+) -> Tensor:
+    """TD(lambda) targets of V(z_t), all `[T, B]` (Sutton and Barto 2018, sec. 12.1).
+
+    G_t = r_t + gamma c_t ((1 - lambda) V(z_{t+1}) + lambda G_{t+1}); at the last step and where an episode ended,
+    G_t = r_t + gamma c_t V(z_{t+1}).
+    """
+    targets = torch.empty_like(rewards)
+    following = next_values[-1]
+    for t in reversed(range(len(rewards))):
+        blend = torch.lerp(next_values[t], following, td_lambda)
+        if ended is not None:
+            blend = torch.where(ended[t], next_values[t], blend)
+        following = torch.addcmul(rewards[t], continues[t], blend, value=gamma)
+        targets[t] = following
+    return targets
