@@ -1,24 +1,63 @@
 """The sections of an experiment, frozen and strictly typed: the only place where defaults live.
 
-Not here: reading TOML, inheritance and line numbers (`registry`), rules between sections (`rules`), hashing (`identity`).
-Units stand in each field's description; names are those of the PWM and TD-MPC2 papers.
+Not here: reading TOML (`document`), inheritance (`inheritance`), rules between keys (`rules`), hashing (`identity`).
+Units stand in each field's description, which error messages and the JSON Schema repeat; names are those of the PWM and
+TD-MPC2 papers. To add a learning choice, add a field (or a section with a `kind`) here, and a rule to `rules` if it
+depends on another key: everything else follows from these classes.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)]
+Discount = Annotated[float, Field(gt=0.0, le=1.0)]
 LearningRate = Annotated[float, Field(gt=0.0, le=1.0)]
+Norm = Annotated[float, Field(gt=0.0, le=1e9)]
+AdamBeta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Return = Annotated[float, Field(ge=-1e9, le=1e9)]
+Hours = Annotated[float, Field(gt=0.0, le=10_000.0)]
+# `words`: what error messages say instead of the pattern
+Line = Annotated[
+    str,
+    Field(
+        max_length=500,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        json_schema_extra={"words": " on one line, of at most 500 characters"},
+    ),
+]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$",
+        json_schema_extra={"words": " of 1 to 64 letters, digits and . _ + - that begins with a letter or digit"},
+    ),
+]
+Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^([0-9]{1,3}-)?[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$",
+        json_schema_extra={"words": ' such as "12:00:00" or "2-00:00:00"'},
+    ),
+]
 
 
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused, no silent conversion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, data: Any) -> Any:
+        """TOML and JSON have lists only; strict mode would refuse them for tuples."""
+        if not isinstance(data, dict):
+            return data
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 # --- environment -----------------------------------------------------------------------------------------------------
@@ -27,8 +66,13 @@ class Section(BaseModel):
 class AntEnvSpec(Section):
     """The DFlex Ant (37 observations, 8 actions)."""
 
+    observation_dim: ClassVar[int] = 37
+    action_dim: ClassVar[int] = 8
+
     kind: Literal["ant"] = "ant"
-    episode_length: PositiveInt = Field(1000, description="control steps (1/60 s each) until truncation")
+    episode_length: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1000, description="control steps (1/60 s each) until truncation"
+    )
     stochastic_init: bool = Field(True, description="random start pose and velocity")
     early_termination: bool = Field(True, description="end the episode when the torso is below 0.27 m")
     mass_matrix_interval: Annotated[int, Field(ge=1, le=16)] = Field(
@@ -37,10 +81,13 @@ class AntEnvSpec(Section):
 
 
 class PointMassEnvSpec(Section):
-    """A point mass on a plane with a known best return; trains in seconds."""
+    """A point mass on a line with a known best return; trains in seconds (2 observations, 1 action)."""
+
+    observation_dim: ClassVar[int] = 2
+    action_dim: ClassVar[int] = 1
 
     kind: Literal["pointmass"] = "pointmass"
-    episode_length: PositiveInt = Field(50, description="control steps until truncation")
+    episode_length: Annotated[int, Field(ge=1, le=1_000_000)] = Field(50, description="control steps until truncation")
 
 
 EnvSpec = Annotated[AntEnvSpec | PointMassEnvSpec, Field(discriminator="kind")]
@@ -50,11 +97,13 @@ EnvSpec = Annotated[AntEnvSpec | PointMassEnvSpec, Field(discriminator="kind")]
 
 
 class _WorldModelBase(Section):
-    units: tuple[PositiveInt, ...] = Field(description="hidden widths of dynamics and reward")
-    encoder_units: tuple[PositiveInt, ...] = Field(description="hidden widths of the encoder")
-    latent_dim: PositiveInt = Field(description="width of the latent state z")
-    simnorm_dim: Annotated[int, Field(ge=2)] = Field(8, description="group size of SimNorm")
-    task_dim: Annotated[int, Field(ge=0)] = Field(0, description="width of the task embedding; 0 iff single task")
+    units: Widths = Field(description="hidden widths of dynamics and reward")
+    encoder_units: Widths = Field(description="hidden widths of the encoder")
+    latent_dim: Width = Field(description="width of the latent state z")
+    simnorm_dim: Annotated[int, Field(ge=2, le=1024)] = Field(8, description="features per group of SimNorm")
+    task_dim: Annotated[int, Field(ge=0, le=4096)] = Field(
+        0, description="width of the task embedding; 0 for a single task"
+    )
     multitask: bool = Field(False, description="whether one model serves several tasks")
     reward_head: Literal["scalar", "two_hot"] = Field("scalar", description="mean squared error, or 101 symlog bins")
 
@@ -86,39 +135,43 @@ WorldModelSpec = Annotated[MLPWorldModelSpec | FlowWorldModelSpec, Field(discrim
 class ActorSpec(Section):
     """Gaussian policy on the latent, squashed by tanh."""
 
-    units: tuple[PositiveInt, ...] = Field((400, 200, 100), description="hidden widths")
-    learning_rate: LearningRate = 5e-4
-    grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="clipping norm")
-    log_std_init: float = -1.0
-    log_std_min: float = -1.427
+    units: Widths = Field((400, 200, 100), description="hidden widths")
+    learning_rate: LearningRate = Field(5e-4, description="Adam step size at the start")
+    grad_norm: Norm = Field(1.0, description="gradient norm above which gradients are scaled down")
+    log_std_init: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.0, description="log sigma at the start")
+    log_std_min: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.427, description="log sigma never falls below")
 
 
 class CriticSpec(Section):
     """Ensemble of state values; the minimum is used."""
 
-    units: tuple[PositiveInt, ...] = Field((400, 200), description="hidden widths")
-    ensemble: PositiveInt = Field(3, description="members")
-    learning_rate: LearningRate = 5e-4
-    grad_norm: Annotated[float, Field(gt=0)] = Field(100.0, description="clipping norm")
-    passes: PositiveInt = Field(8, description="passes over the epoch's latents")
-    minibatches: PositiveInt = Field(4, description="minibatches per pass")
+    units: Widths = Field((400, 200), description="hidden widths")
+    ensemble: Annotated[int, Field(ge=1, le=64)] = Field(3, description="members")
+    learning_rate: LearningRate = Field(5e-4, description="Adam step size at the start")
+    grad_norm: Norm = Field(100.0, description="gradient norm above which gradients are scaled down")
+    passes: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="passes over the epoch's latents")
+    minibatches: Annotated[int, Field(ge=1, le=100_000)] = Field(4, description="minibatches per pass")
 
 
 class TrainSpec(Section):
     """One epoch: rollout of `horizon` steps in `num_envs` environments, then actor, critic and world-model updates."""
 
-    horizon: PositiveInt = Field(16, description="control steps of one imagined rollout")
+    horizon: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="control steps of one imagined rollout")
     allow_short_horizon: bool = Field(False, description="accept a horizon below 16 on purpose")
     max_epochs: PositiveInt = Field(description="epochs of training; the learning-rate schedule ends here")
-    num_envs: PositiveInt = Field(128, description="environments simulated side by side")
-    wm_batch_size: PositiveInt = Field(1024, description="sequences of horizon + 1 observations per model update")
-    wm_updates: PositiveInt = Field(8, description="world-model updates per epoch")
-    wm_first_updates: PositiveInt = Field(1000, description="world-model updates in the first epoch that has data")
-    wm_learning_rate: LearningRate = 3e-4
-    wm_grad_norm: Annotated[float, Field(gt=0)] = Field(20.0, description="clipping norm")
-    gamma: Fraction = Field(0.99, description="discount per control step")
+    num_envs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="environments simulated side by side")
+    wm_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1024, description="sequences of horizon + 1 observations per model update"
+    )
+    wm_updates: Annotated[int, Field(ge=1, le=1_000_000)] = Field(8, description="world-model updates per epoch")
+    wm_first_updates: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1000, description="world-model updates in the first epoch that has data"
+    )
+    wm_learning_rate: LearningRate = Field(3e-4, description="Adam step size at the start")
+    wm_grad_norm: Norm = Field(20.0, description="gradient norm above which gradients are scaled down")
+    gamma: Discount = Field(0.99, description="discount per control step")
     td_lambda: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.95, description="lambda of the value targets")
-    adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.7, 0.95)
+    adam_betas: tuple[AdamBeta, AdamBeta] = Field((0.7, 0.95), description="decay of Adam's two averages")
     lr_schedule: Literal["linear", "constant"] = Field("linear", description="decay of every learning rate")
     final_learning_rate: LearningRate = Field(1e-5, description="where the linear schedule ends")
     replay_capacity: PositiveInt = Field(1_000_000, description="transitions kept")
@@ -131,9 +184,9 @@ class TrainSpec(Section):
 class EvaluationSpec(Section):
     """Evaluation in the real environment with the deterministic policy."""
 
-    episodes: PositiveInt = Field(128, description="full episodes, all at once")
+    episodes: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="full episodes, all at once")
     interval: PositiveInt = Field(500, description="epochs between evaluations; the best one keeps its checkpoint")
-    seed: Annotated[int, Field(ge=0)] = Field(10_000, description="seed of the evaluation environments")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(10_000, description="seed of the evaluation environments")
 
 
 # --- what surrounds a run --------------------------------------------------------------------------------------------
@@ -142,43 +195,41 @@ class EvaluationSpec(Section):
 class ExpectedSpec(Section):
     """What the author expects, written down before the run."""
 
-    peak_reward: tuple[float, float] | None = Field(None, description="R, from and to")
-    stability: Literal["high", "medium", "low"] | None = None
-    hours: tuple[float, float] | None = Field(None, description="wall time on the named hardware, from and to")
-    confidence: Literal["high", "medium", "low"] | None = None
-    note: str = ""
+    peak_reward: tuple[Return, Return] | None = Field(None, description="R, from and to")
+    stability: Literal["high", "medium", "low"] | None = Field(None, description="how steady the end will be")
+    hours: tuple[Hours, Hours] | None = Field(None, description="wall time on the named hardware, from and to")
+    confidence: Literal["high", "medium", "low"] | None = Field(None, description="of this expectation")
+    note: Annotated[str, Field(max_length=2000)] = Field("", description="what to look out for")
 
 
 class ResourcesSpec(Section):
     """What a cluster job of this experiment asks for."""
 
-    gpu: str = Field("L40S", description="GPU type as the cluster names it; empty for any")
-    gpus: Annotated[int, Field(ge=0)] = 1
-    gpu_memory_gb: Annotated[float, Field(gt=0)] = Field(48.0, description="memory of one such GPU, GB")
-    cpus: PositiveInt = Field(4, description="CPU cores")
-    memory_gb: Annotated[float, Field(gt=0)] = Field(128.0, description="host memory, GB")
-    time_limit: str = Field(
-        "12:00:00", pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$", description="H:MM:SS or D-HH:MM:SS"
-    )
-    account: str = Field("", description="Slurm account; rather in your own cluster.toml than in a shared registry")
-    partition: str = Field("", description="Slurm partition; empty for the cluster's default")
-    constraint: str = Field("", description="Slurm constraint on the node's features")
-    options: dict[str, str | int | bool] = Field({}, description="further sbatch options, as in {exclude = 'node07'}")
+    gpu: Line = Field("L40S", description="GPU type as the cluster names it; empty for any")
+    gpus: Annotated[int, Field(ge=0, le=64)] = Field(1, description="GPUs; 0 for a CPU job")
+    gpu_memory_gb: Annotated[float, Field(gt=0.0, le=10_000.0)] = Field(48.0, description="memory of one such GPU, GB")
+    cpus: Annotated[int, Field(ge=1, le=4096)] = Field(4, description="CPU cores")
+    memory_gb: Annotated[float, Field(gt=0.0, le=100_000.0)] = Field(128.0, description="host memory, GB")
+    time_limit: Duration = Field("12:00:00", description="H:MM:SS or D-HH:MM:SS")
+    account: Line = Field("", description="Slurm account; rather in your own cluster.toml than in a shared registry")
+    partition: Line = Field("", description="Slurm partition; empty for the cluster's default")
+    constraint: Line = Field("", description="Slurm constraint on the node's features")
+    options: dict[Line, Line | int | bool] = Field({}, description="further sbatch options, as in {exclude = 'node07'}")
 
 
 class Experiment(Section):
-    """One resolved experiment: everything that makes two runs comparable, and nothing else (seeds are not part of it)."""
+    """One resolved experiment: everything that makes two runs comparable; seeds are not part of it."""
 
-    name: str
-    aliases: tuple[str, ...] = ()
-    description: str = ""
-    family: str = Field("", description="nominal size, as in '48M'")
-    run_group: str = Field("", description="the user's name for runs that belong together")
-    env: EnvSpec = AntEnvSpec()
-    world_model: WorldModelSpec
-    actor: ActorSpec = ActorSpec()
-    critic: CriticSpec = CriticSpec()
-    train: TrainSpec
-    evaluation: EvaluationSpec = EvaluationSpec()
-    expected: ExpectedSpec = ExpectedSpec()
-    resources: ResourcesSpec = ResourcesSpec()
+    name: Name = Field(description="name in the registry")
+    aliases: Annotated[tuple[Name, ...], Field(max_length=16)] = Field((), description="other names for it")
+    description: Annotated[str, Field(max_length=2000)] = Field("", description="one sentence for `flowmbpo list`")
+    family: Line = Field("", description="nominal size, as in '48M'")
+    run_group: Line = Field("", description="name for runs that belong together")
+    env: EnvSpec = Field(AntEnvSpec(), description="what is asked of the agent")
+    world_model: WorldModelSpec = Field(description="encoder, dynamics and reward")
+    actor: ActorSpec = Field(ActorSpec(), description="policy")
+    critic: CriticSpec = Field(CriticSpec(), description="values")
+    train: TrainSpec = Field(description="the learning loop")
+    evaluation: EvaluationSpec = Field(EvaluationSpec(), description="how a policy is judged")
+    expected: ExpectedSpec = Field(ExpectedSpec(), description="what the author expects")
+    resources: ResourcesSpec = Field(ResourcesSpec(), description="what a cluster job asks for")

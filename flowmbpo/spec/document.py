@@ -1,0 +1,205 @@
+"""A registry file as bytes become data with places: reading it safely, its encoding, its TOML syntax.
+
+Not here: what the data mean (`registry`). Any bytes and any path end in a document or in problems, in bounded time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowmbpo.spec import toml_positions
+from flowmbpo.spec.problems import Place, Problem, RegistryError
+from flowmbpo.spec.toml_positions import Positions
+
+MAX_BYTES = 1_000_000
+_MAX_SYNTAX_PROBLEMS = 10
+_AT_LINE = re.compile(r"^(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)$", re.DOTALL)
+_LONG_NUMBER = re.compile(r"[0-9_]{4300,}")
+
+
+@dataclass
+class Document:
+    """Parsed TOML with the place of everything in it. `problems`: mistakes of syntax; `data`: what could be read."""
+
+    file: str
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    positions: Positions | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def key(self, path: toml_positions.Path) -> Place:
+        """Where the key is written, or the nearest table around it."""
+        return self._find(path, prefer_value=False)
+
+    def value(self, path: toml_positions.Path) -> Place:
+        """Where the value is written, or the nearest thing around it."""
+        return self._find(path, prefer_value=True)
+
+    def _find(self, path: toml_positions.Path, prefer_value: bool) -> Place:
+        if self.positions is not None:
+            for length in range(len(path), 0, -1):
+                found = None
+                if prefer_value:
+                    found = self.positions.values.get(path[:length])
+                found = found or self.positions.keys.get(path[:length]) or self.positions.values.get(path[:length])
+                if found is not None:
+                    return self.at(*self.positions.line_column(found[0]), found[1])
+        return self.at(1, 1)
+
+    def at(self, line: int, column: int, width: int = 1) -> Place:
+        """A place by its numbers."""
+        source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        return Place(self.file, line, column, source, max(1, min(width, len(source) - column + 1)))
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a regular file of at most MAX_BYTES. Raises RegistryError for anything else; never blocks."""
+
+    def refuse(message: str, hint: str = "") -> RegistryError:
+        return RegistryError([Problem(Place(str(path)), message, hint)])
+
+    try:
+        # Without O_NONBLOCK the opening of a pipe would wait for a writer that may never come.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise refuse("not a regular file", "name a TOML file, for instance experiments.toml")
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise refuse("no such file", "name a registry with --registry PATH, or work in the folder of yours") from None
+    except IsADirectoryError:
+        raise refuse("this is a directory", f"did you mean {path / 'experiments.toml'}?") from None
+    except (OSError, ValueError) as error:
+        raise refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > MAX_BYTES:
+        raise refuse(f"larger than {MAX_BYTES:,} bytes, so probably not a registry")
+    return content
+
+
+def parse(content: bytes, file: str) -> Document:
+    """Data and places of the bytes of a registry; mistakes of encoding and syntax are in its `problems`."""
+    document = Document(file)
+    text = _decode(content, document)
+    if text is None:
+        return document
+    document.lines = text.split("\n")
+    last_line = 0
+    while len(document.problems) < _MAX_SYNTAX_PROBLEMS:
+        noticed, problem = _try_parse(text, document)
+        if problem is None:
+            return document
+        # A mistake is often confined to its line: read on without it, so that one look shows all mistakes.
+        # A second one before the place where the first was noticed means that the structure is broken: stop there.
+        if noticed <= last_line:
+            break
+        document.problems.append(problem)
+        lines = text.split("\n")
+        culprit = problem.place.line
+        if lines[culprit - 1].strip()[:1] in ("", "["):  # without its header a section's keys would go astray
+            break
+        lines[culprit - 1] = ""
+        text = "\n".join(lines)
+        last_line = noticed
+    document.data = {}
+    document.positions = None
+    return document
+
+
+def _decode(content: bytes, document: Document) -> str | None:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        document.problems.append(
+            Problem(Place(document.file), "the file is UTF-16", "save it as UTF-8, which TOML demands")
+        )
+        return None
+    content = content.removeprefix(b"\xef\xbb\xbf")  # Windows editors write this mark
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8")
+        line = before.count("\n") + 1
+        column = len(before) - (before.rfind("\n") + 1) + 1
+        document.lines = content.decode("utf-8", "backslashreplace").split("\n")
+        document.problems.append(
+            Problem(
+                document.at(line, column),
+                f"byte 0x{content[error.start]:02x} is not UTF-8",
+                "save the file as UTF-8, which TOML demands",
+            )
+        )
+        return None
+    return text.replace("\r\n", "\n")
+
+
+def _try_parse(text: str, document: Document) -> tuple[int, Problem | None]:
+    """Fill the document, or say on which line it was noticed that the text is not TOML, and what is wrong where."""
+    try:
+        document.positions = toml_positions.scan(text)
+        document.data = tomllib.loads(text)
+    except toml_positions.TooDeep as error:
+        before = text[: error.offset]
+        line = before.count("\n") + 1
+        place = document.at(line, error.offset - (before.rfind("\n") + 1) + 1)
+        return line, Problem(place, str(error), "a registry needs no more than experiments, a section and its keys")
+    except tomllib.TOMLDecodeError as error:
+        return _syntax_problem(str(error), text, document)
+    except ValueError as error:  # a whole number of thousands of digits
+        match = _LONG_NUMBER.search(text)
+        before = text[: match.start()] if match else ""
+        line = before.count("\n") + 1
+        column = len(before) - (before.rfind("\n") + 1) + 1
+        return line, Problem(document.at(line, column), "a number of thousands of digits", str(error)[:80])
+    except RecursionError:
+        return 1, Problem(document.at(1, 1), "nested too deeply to be read")
+    return 0, None
+
+
+def _syntax_problem(message: str, text: str, document: Document) -> tuple[int, Problem]:
+    match = _AT_LINE.match(message)
+    if match:
+        line, column, what = int(match["line"]), int(match["column"]), match["what"]
+    else:
+        line = text.count("\n") + 1
+        column = len(text) - (text.rfind("\n") + 1) + 1
+        what = message.removesuffix(" (at end of document)") + ": the text ends too early"
+    positions = document.positions
+    if ("overwrite" in what or "twice" in what or "already" in what) and positions is not None and positions.repeated:
+        for path, first, second in positions.repeated:
+            second_line, second_column = positions.line_column(second)
+            if not match or second_line <= line:
+                name = ".".join(str(part) for part in path)
+                first_line = positions.line_column(first)[0]
+                place = document.at(second_line, second_column, len(str(path[-1])))
+                problem = Problem(
+                    place,
+                    f"defined twice: first on line {first_line}",
+                    "keep one of the two",
+                    *_owner(path, name),
+                )
+                return second_line, problem
+    message = f"not valid TOML: {what[:1].lower()}{what[1:]}"
+    if positions is not None and positions.unclosed is not None:
+        opened, opened_column = positions.line_column(positions.unclosed)
+        if opened < line:
+            place = document.at(opened, opened_column)
+            return line, Problem(place, f"{message} (noticed on line {line})", "what begins here is not closed")
+    return line, Problem(document.at(line, column), message, _syntax_hint(what))
+
+
+def _owner(path: toml_positions.Path, name: str) -> tuple[str | None, str]:
+    if path[0] == "experiments" and len(path) > 1:
+        return str(path[1]), ".".join(str(part) for part in path[2:])
+    return None, name
+
+
+def _syntax_hint(what: str) -> str:
+    if "Invalid value" in what:
+        return 'texts need quotation marks ("linear"); true and false are written small; numbers need no quotes'
+    if "Expected '='" in what or "Invalid statement" in what:
+        return "each line is [section], key = value, or # comment; names with other characters need quotation marks"
+    return "close the list with ]" if "array" in what else ""

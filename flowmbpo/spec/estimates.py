@@ -1,0 +1,143 @@
+"""What an experiment will cost, estimated from its spec before anything is built: memory and arithmetic work per epoch.
+
+Estimates, not measurements (`flowmbpo bench train` measures): weights, optimiser, replay and the activations kept for
+the backward pass are counted; allocator overhead is a flat margin. Good to perhaps a third, which is what it takes to
+refuse a job that cannot fit its machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from flowmbpo.spec.parameters import REWARD_BINS, count_parameters
+from flowmbpo.spec.rules import Verdict
+from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec, ResourcesSpec
+
+STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # velocity evaluations per substep
+
+_GB = 1e9
+_HOST_BASE = 2.5 * _GB  # Python, torch, Warp, MLflow and the CUDA libraries, resident
+_DEVICE_BASE = 1.0 * _GB  # CUDA context and workspaces
+_BYTES_PER_WEIGHT = 16  # float32 weight, gradient and two Adam averages
+_KEPT_PER_FEATURE = 3  # outputs of Linear, LayerNorm and activation, kept for the backward pass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory in GB (1e9 bytes), work in GFLOP (1e9 floating-point operations, a multiply-add counts 2) per epoch."""
+
+    weights_gb: float
+    activations_gb: float
+    replay_gb: float
+    device_gb: float
+    host_gb: float
+    actor_gflop: float
+    critic_gflop: float
+    world_model_gflop: float
+    env_steps: int
+    velocity_evaluations: int
+
+    @property
+    def epoch_gflop(self) -> float:
+        """Arithmetic of one epoch without the simulator."""
+        return self.actor_gflop + self.critic_gflop + self.world_model_gflop
+
+    def as_dict(self) -> dict[str, float]:
+        """All figures, with `epoch_gflop`."""
+        return {**asdict(self), "epoch_gflop": self.epoch_gflop}
+
+
+@dataclass(frozen=True)
+class _Net:
+    """A chain of layers: multiply-adds of one row, and features kept for the backward pass of one row."""
+
+    widths: Sequence[int]
+
+    @property
+    def flop(self) -> int:
+        return 2 * sum(a * b for a, b in itertools.pairwise(self.widths))
+
+    @property
+    def kept(self) -> int:
+        return self.widths[0] + _KEPT_PER_FEATURE * sum(self.widths[1:])
+
+
+def velocity_evaluations(spec: Experiment) -> int:
+    """Evaluations of the dynamics network in one control step."""
+    model = spec.world_model
+    return STAGES[model.integrator] * model.substeps if isinstance(model, FlowWorldModelSpec) else 1
+
+
+def estimate(spec: Experiment) -> Estimate:
+    """Memory and work of one epoch."""
+    model, train, critic, env = spec.world_model, spec.train, spec.critic, spec.env
+    is_flow = isinstance(model, FlowWorldModelSpec)
+    latent, action = model.latent_dim, env.action_dim
+    encoder = _Net([env.observation_dim, *model.encoder_units, latent])
+    dynamics = _Net([latent + action + is_flow, *model.units, latent])
+    reward = _Net([latent + action, *model.units, REWARD_BINS if model.reward_head == "two_hot" else 1])
+    actor = _Net([latent, *spec.actor.units, action])
+    value = _Net([latent, *critic.units, 1])
+
+    evaluations = velocity_evaluations(spec)
+    imagined = train.num_envs * train.horizon
+    fitted = train.wm_batch_size * train.horizon
+    learnt = evaluations + is_flow  # the matching loss evaluates the velocity once more
+
+    # Backward passes cost twice the forward, or once where weights are frozen.
+    frozen = dynamics.flop * evaluations + reward.flop + critic.ensemble * value.flop / train.horizon
+    actor_flop = imagined * (3 * actor.flop + 2 * frozen)
+    critic_flop = critic.ensemble * value.flop * imagined * (3 * critic.passes + 1)
+    update = fitted * 3 * (dynamics.flop * learnt + reward.flop) + train.wm_batch_size * encoder.flop * (
+        3 + train.horizon
+    )
+    kept_by_update = fitted * (dynamics.kept * learnt + reward.kept) + train.wm_batch_size * encoder.kept
+    kept_by_rollout = imagined * (dynamics.kept * evaluations + reward.kept + actor.kept)
+
+    bytes_per_feature = 3 if train.precision == "bfloat16" else 4  # norms and softmax stay in float32
+    activations = bytes_per_feature * max(kept_by_update, kept_by_rollout)
+    weights = _BYTES_PER_WEIGHT * count_parameters(spec).total
+    replay = train.replay_capacity * (4 * (env.observation_dim + action + 1) + 2)
+    on_device = 1.25 * activations + weights + replay
+    on_gpu = spec.resources.gpus > 0
+    host = _HOST_BASE + replay + (0 if on_gpu else 1.25 * activations + weights)
+    return Estimate(
+        weights_gb=weights / _GB,
+        activations_gb=activations / _GB,
+        replay_gb=replay / _GB,
+        device_gb=(on_device + _DEVICE_BASE) / _GB if on_gpu else 0.0,
+        host_gb=host / _GB,
+        actor_gflop=actor_flop / 1e9,
+        critic_gflop=critic_flop / 1e9,
+        world_model_gflop=train.wm_updates * update / 1e9,
+        env_steps=imagined,
+        velocity_evaluations=(imagined + train.wm_updates * fitted) * evaluations if is_flow else 0,
+    )
+
+
+def judge(spec: Experiment) -> Iterator[Verdict]:
+    """Whether the estimated memory fits what the experiment asks of its machine."""
+    cost, resources, usual = estimate(spec), spec.resources, ResourcesSpec()
+    limits = (
+        ("host", cost.host_gb, "memory_gb", resources.memory_gb, usual.memory_gb),
+        ("device", cost.device_gb, "gpu_memory_gb", resources.gpu_memory_gb, usual.gpu_memory_gb),
+    )
+    for where, need, key, have, ordinary in limits:
+        if need <= have:
+            continue
+        size = "train.wm_batch_size" if cost.activations_gb > cost.replay_gb else "train.replay_capacity"
+        if cost.weights_gb > max(cost.activations_gb, cost.replay_gb):
+            size = "world_model.units"
+        others = ("train.wm_batch_size", "train.replay_capacity", "train.num_envs", "world_model.units")
+        # A need beyond any ordinary machine is the fault of what is large, not of the machine.
+        primary = size if need > ordinary else f"resources.{key}"
+        parts = f"activations {cost.activations_gb:,.1f}, weights and optimiser {cost.weights_gb:,.1f}, "
+        yield Verdict(
+            primary,
+            f"needs about {need:,.1f} GB of {where} memory, but resources.{key} = {have:,g} "
+            f"(GB: {parts}replay {cost.replay_gb:,.1f})",
+            f"reduce {size}, or ask for more with resources.{key}",
+            also=(f"resources.{key}", *others) if primary == size else others,
+        )

@@ -1,0 +1,158 @@
+"""Who inherits what from whom: order of the entries, merging key by key, and the origin of every value.
+
+Knows the shape of sections (a section of another `kind` is replaced, not merged) but judges no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowmbpo.spec import fields
+from flowmbpo.spec.fields import Model
+from flowmbpo.spec.problems import Place, visible
+
+MAX_ANCESTORS = 16
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value comes from: an entry of the registry, an option, or (without a place) the schema's default."""
+
+    entry: str | None = None
+    place: Place | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The file (or `--set`); None for a default."""
+        return self.place.file if self.place else None
+
+    @property
+    def line(self) -> int | None:
+        """The line in that file, from 1; None for a default."""
+        return self.place.line if self.place else None
+
+    def __str__(self) -> str:
+        if self.place is None:
+            return "default"
+        return f"{visible(self.entry)}, line {self.line}" if self.entry is not None else self.place.file
+
+
+DEFAULT = Origin()
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """What one entry (or the options of one command) says itself, and where each part of it is written."""
+
+    values: Mapping[str, Any]
+    place_of_key: Callable[[tuple[str | int, ...]], Place]
+    place_of_value: Callable[[tuple[str | int, ...]], Place]
+    entry: str | None = None
+
+    def origin(self, path: Path) -> Origin:
+        """The origin of one of its own values."""
+        return Origin(self.entry, self.place_of_key(path))
+
+
+@dataclass
+class Inherited:
+    """What an entry ends up with. `unsound`: keys whose value was refused, here or in an ancestor; `()` is all."""
+
+    values: dict[str, Any]
+    origins: dict[Path, Origin]
+    unsound: set[Path]
+
+    def origin(self, key: str) -> Origin:
+        """The origin of a dotted key; of a table without fixed keys, that of its first value."""
+        path = tuple(key.split("."))
+        inside = (origin for known, origin in self.origins.items() if known[: len(path)] == path)
+        return self.origins.get(path) or next(inside, DEFAULT)
+
+    def is_unsound(self, path: tuple[str | int, ...]) -> bool:
+        """Whether this key, or a table around it, was refused already."""
+        return any(path[:length] in self.unsound for length in range(len(path) + 1))
+
+
+def ancestry(parents: Mapping[str, str | None]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Entries with parents before children; the cycles; entries with more than MAX_ANCESTORS ancestors.
+
+    Members of cycles, and whoever descends from them, come in the order too.
+    """
+    depth: dict[str, int] = {}
+    order: list[str] = []
+    cycles: list[list[str]] = []
+    too_long: list[str] = []
+    for name in parents:
+        chain: list[str] = []
+        current: str | None = name
+        seen: set[str] = set()
+        while current is not None and current in parents and current not in depth and current not in seen:
+            chain.append(current)
+            seen.add(current)
+            current = parents[current]
+        if current in seen:
+            cycles.append(chain[chain.index(str(current)) :])
+        for link in reversed(chain):
+            parent = parents[link]
+            depth[link] = depth.get(parent, 0) + 1 if parent is not None else 0
+            order.append(link)
+            if depth[link] == MAX_ANCESTORS + 1:
+                too_long.append(link)
+    return order, cycles, too_long
+
+
+def merge(model: Model, base: Inherited, fragment: Fragment) -> Inherited:
+    """The base with the fragment's own values on top, table by table."""
+    origins = dict(base.origins)
+    unsound = set(base.unsound)
+    values = _merge(model, base.values, fragment.values, (), fragment, origins, unsound)
+    return Inherited(values, origins, unsound)
+
+
+def _merge(
+    model: Model,
+    base: Mapping[str, Any],
+    own: Mapping[str, Any],
+    path: Path,
+    fragment: Fragment,
+    origins: dict[Path, Origin],
+    unsound: set[Path],
+) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        here = (*path, key)
+        inherited = base.get(key)
+        if isinstance(value, dict) and isinstance(inherited, dict) and not _other_kind(model, key, inherited, value):
+            inner = fields.section_class(model, key, {**inherited, **value}) or model
+            merged[key] = _merge(inner, inherited, value, here, fragment, origins, unsound)
+            continue
+        if key in base:
+            _forget(origins, here)
+        unsound -= {known for known in unsound if known[: len(here)] == here}
+        merged[key] = value
+        _note(origins, here, value, fragment)
+    return merged
+
+
+def _other_kind(model: Model, key: str, inherited: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    options = fields.variants(model, key)
+    if not options or "" in options or "kind" not in own:
+        return False
+    return bool(own["kind"] != inherited.get("kind", fields.default_kind(model, key)))
+
+
+def _forget(origins: dict[Path, Origin], path: Path) -> None:
+    for known in [known for known in origins if known[: len(path)] == path]:
+        del origins[known]
+
+
+def _note(origins: dict[Path, Origin], path: Path, value: Any, fragment: Fragment) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _note(origins, (*path, key), inner, fragment)
+    else:
+        origins[path] = fragment.origin(path)

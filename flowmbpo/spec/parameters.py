@@ -1,0 +1,69 @@
+"""How many trainable parameters each network of an experiment has, in closed form: no torch, no building.
+
+The layers are those of TD-MPC2 and PWM: normed layer = Linear + LayerNorm (+ Mish); a test compares with real networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec
+
+REWARD_BINS = 101
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Trainable parameters per part."""
+
+    encoder: int
+    dynamics: int
+    reward: int
+    actor: int
+    critics: int
+
+    @property
+    def world_model(self) -> int:
+        """Encoder, dynamics and reward: what the nominal size of a family is about."""
+        return self.encoder + self.dynamics + self.reward
+
+    @property
+    def total(self) -> int:
+        """Everything that is trained."""
+        return self.world_model + self.actor + self.critics
+
+    def as_dict(self) -> dict[str, int]:
+        """Per part, with the sums `world_model` and `total`."""
+        return {**asdict(self), "world_model": self.world_model, "total": self.total}
+
+
+def linear(inputs: int, outputs: int) -> int:
+    """Weights and biases of a linear layer."""
+    return inputs * outputs + outputs
+
+
+def normed(widths: Sequence[int]) -> int:
+    """A chain of Linear + LayerNorm through these widths."""
+    return sum(linear(a, b) + 2 * b for a, b in itertools.pairwise(widths))
+
+
+def count_parameters(spec: Experiment) -> ParameterCounts:
+    """Parameters of every network that the builder makes for this experiment."""
+    model, env = spec.world_model, spec.env
+    latent = model.latent_dim
+    joint = latent + env.action_dim + model.task_dim
+    hidden = [joint, *model.units]
+    encoder = normed([env.observation_dim + model.task_dim, *model.encoder_units, latent])
+    dynamics = normed([joint, *model.units, latent])
+    if isinstance(model, FlowWorldModelSpec):
+        dynamics += model.units[0]  # one more input: tau
+        if model.velocity == "linear":
+            dynamics -= 2 * latent  # a free velocity has no LayerNorm at its end
+    bins = REWARD_BINS if model.reward_head == "two_hot" else 1
+    reward = normed(hidden) + linear(model.units[-1], bins)
+    state = latent + model.task_dim
+    actor = normed([state, *spec.actor.units]) + linear(spec.actor.units[-1], env.action_dim) + env.action_dim
+    critic = normed([state, *spec.critic.units]) + linear(spec.critic.units[-1], 1)
+    return ParameterCounts(encoder, dynamics, reward, actor, spec.critic.ensemble * critic)

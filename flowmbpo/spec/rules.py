@@ -1,0 +1,227 @@
+"""Rules between keys: what no single value can be blamed for. Each is a function of the keys it reads.
+
+A rule is skipped when one of its keys is missing or was refused already, so a file's other mistakes never hide it.
+To add one, write a generator of `Verdict`s and list it in `RULES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SHORT_HORIZON = 16
+UNSTABLE_EULER_SUBSTEPS = 8
+
+
+class Absent(KeyError):
+    """A rule asked for a key that has no sound value."""
+
+
+class Values(Mapping[str, Any]):
+    """Resolved values by dotted key."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return self._values[key]
+        except KeyError:
+            raise Absent(key) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule says against a key. Of this key and `also`, the one that the experiment itself wrote is blamed."""
+
+    key: str
+    message: str
+    hint: str = ""
+    severity: Literal["error", "warning"] = "error"
+    also: tuple[str, ...] = ()
+
+
+Rule = Callable[[Values], Iterator[Verdict]]
+
+
+def _short_horizon(v: Values) -> Iterator[Verdict]:
+    horizon = v["train.horizon"]
+    if horizon < SHORT_HORIZON and not v["train.allow_short_horizon"]:
+        yield Verdict(
+            "train.horizon",
+            f"must be at least {SHORT_HORIZON}, not {horizon}: a baseline trained with horizon 4 by mistake peaked at "
+            "R 292 where horizon 16 reached 1,222, and weeks were lost before anybody saw why",
+            f"use {SHORT_HORIZON}, or set train.allow_short_horizon = true if a short horizon is what you mean",
+        )
+
+
+def _simnorm_groups(v: Values) -> Iterator[Verdict]:
+    latent, group = v["world_model.latent_dim"], v["world_model.simnorm_dim"]
+    if latent % group:
+        lower, upper = latent - latent % group, latent + group - latent % group
+        near = f"{lower} or {upper}" if lower else str(upper)
+        yield Verdict(
+            "world_model.latent_dim",
+            f"must be divisible by world_model.simnorm_dim = {group} (features per group of SimNorm)",
+            f"the nearest are {near}",
+            also=("world_model.simnorm_dim",),
+        )
+
+
+def _euler_substeps(v: Values) -> Iterator[Verdict]:
+    if v["world_model.integrator"] == "euler" and v["world_model.substeps"] >= UNSTABLE_EULER_SUBSTEPS:
+        yield Verdict(
+            "world_model.substeps",
+            f"Euler with {UNSTABLE_EULER_SUBSTEPS} or more substeps was unstable before: 5M-flow-v3 fell from a peak "
+            "of R 1,137 to an average of 978 over its last 10 evaluations",
+            'heun with 4 substeps (48M-flow-v2) is the recommended setting; watch "stability" in `flowmbpo compare`',
+            severity="warning",
+            also=("world_model.integrator",),
+        )
+
+
+def _linear_schedule(v: Values) -> Iterator[Verdict]:
+    if v["train.lr_schedule"] != "linear":
+        yield Verdict(
+            "train.lr_schedule",
+            'every earlier run that held up used the linear schedule; the plan of 2025-11-18 says "keep the linear '
+            'schedule"',
+            'use "linear" unless the schedule is what you study',
+            severity="warning",
+        )
+
+
+def _schedule_falls(v: Values) -> Iterator[Verdict]:
+    if v["train.lr_schedule"] != "linear":
+        return
+    final = v["train.final_learning_rate"]
+    for key in ("actor.learning_rate", "critic.learning_rate", "train.wm_learning_rate"):
+        if v[key] < final:
+            yield Verdict(
+                key,
+                f"must not be below train.final_learning_rate = {final:g}: the linear schedule would make it grow",
+                "raise it, or lower train.final_learning_rate",
+                also=("train.final_learning_rate",),
+            )
+
+
+def _task_embedding(v: Values) -> Iterator[Verdict]:
+    width, several = v["world_model.task_dim"], v["world_model.multitask"]
+    if several and width == 0:
+        yield Verdict(
+            "world_model.task_dim",
+            "must be above 0 where world_model.multitask = true",
+            also=("world_model.multitask",),
+        )
+    if several:
+        yield Verdict(
+            "world_model.multitask",
+            "must be false: the environments here are one task each",
+            "use multitask = false and task_dim = 0",
+        )
+    if width and not several:
+        yield Verdict(
+            "world_model.task_dim",
+            "must be 0 for a single task (world_model.multitask = false)",
+            "use task_dim = 0; the 48M model of the PWM paper is a multi-task one, with task_dim = 96",
+        )
+
+
+def _log_std(v: Values) -> Iterator[Verdict]:
+    if v["actor.log_std_init"] < v["actor.log_std_min"]:
+        yield Verdict(
+            "actor.log_std_init",
+            f"must not be below actor.log_std_min = {v['actor.log_std_min']:g}",
+            also=("actor.log_std_min",),
+        )
+
+
+def _sequence_fits_episode(v: Values) -> Iterator[Verdict]:
+    horizon, length = v["train.horizon"], v["env.episode_length"]
+    if length < horizon:
+        yield Verdict(
+            "env.episode_length",
+            f"must be at least train.horizon = {horizon}: no episode would hold a sequence to learn from",
+            also=("train.horizon",),
+        )
+
+
+def _replay_holds_batch(v: Values) -> Iterator[Verdict]:
+    sequence = v["train.horizon"] + 1
+    batch = v["train.wm_batch_size"] * sequence
+    rollout = v["train.num_envs"] * sequence
+    need = max(batch, rollout)
+    if v["train.replay_capacity"] < need:
+        what = (
+            f"one batch of train.wm_batch_size = {v['train.wm_batch_size']:,} sequences"
+            if batch >= rollout
+            else f"one sequence of each of train.num_envs = {v['train.num_envs']:,} environments"
+        )
+        yield Verdict(
+            "train.replay_capacity",
+            f"must be at least {need:,} transitions to hold {what} of {sequence} observations",
+            also=("train.wm_batch_size", "train.num_envs", "train.horizon"),
+        )
+
+
+def _environments_fill_batch(v: Values) -> Iterator[Verdict]:
+    starts = v["train.num_envs"] * max(0, v["env.episode_length"] - v["train.horizon"] + 1)
+    if 0 < starts < v["train.wm_batch_size"]:
+        yield Verdict(
+            "train.wm_batch_size",
+            f"cannot be filled: one episode of {v['env.episode_length']:,} steps in each of train.num_envs = "
+            f"{v['train.num_envs']:,} environments has {starts:,} sequences of {v['train.horizon'] + 1} observations",
+            f"use at most {starts:,}, or more environments",
+            also=("train.num_envs", "env.episode_length", "train.horizon"),
+        )
+
+
+def _minibatches(v: Values) -> Iterator[Verdict]:
+    samples = v["train.num_envs"] * v["train.horizon"]
+    if v["critic.minibatches"] > samples:
+        yield Verdict(
+            "critic.minibatches",
+            f"must be at most train.num_envs × train.horizon = {samples:,}, the latents of one epoch",
+            also=("train.num_envs", "train.horizon"),
+        )
+
+
+def _expectations(v: Values) -> Iterator[Verdict]:
+    for key in ("expected.peak_reward", "expected.hours"):
+        if v[key] is not None and v[key][0] > v[key][1]:
+            yield Verdict(key, "must be written from the lower to the higher number")
+
+
+RULES: tuple[Rule, ...] = (
+    _short_horizon,
+    _simnorm_groups,
+    _euler_substeps,
+    _linear_schedule,
+    _schedule_falls,
+    _task_embedding,
+    _log_std,
+    _sequence_fits_episode,
+    _replay_holds_batch,
+    _environments_fill_batch,
+    _minibatches,
+    _expectations,
+)
+
+
+def judge(values: Mapping[str, Any]) -> list[Verdict]:
+    """All verdicts on the resolved values, given by dotted key."""
+    given = Values(values)
+    verdicts: list[Verdict] = []
+    for rule in RULES:
+        try:
+            verdicts.extend(rule(given))
+        except Absent:
+            continue
+    return verdicts
