@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowmbpo import __version__
-from flowmbpo.cli import runs, sync, tables, ui, watch
+from flowmbpo.cli import cancel, jobs, logs, runs, submit, sync, tables, ui, watch
 from flowmbpo.errors import UserError, WorkFailed
 
 app = typer.Typer(
@@ -39,6 +39,10 @@ app.command("runs")(runs.runs)
 app.command("watch")(watch.watch)
 app.command("ui")(ui.ui)
 app.command("sync")(sync.sync)
+app.command("submit")(submit.submit)
+app.command("jobs")(jobs.jobs)
+app.command("logs")(logs.logs)
+app.command("cancel")(cancel.cancel)
 
 
 def main() -> None:

@@ -1,0 +1,202 @@
+"""The queue of one machine without Slurm: a detached process starts the waiting tasks in order, a few at once.
+
+One queue per working directory. It ends when nothing waits or runs, and the next submission starts it again; tasks are
+sessions of their own, so they outlive the submitting shell and the queue. There is no time limit here.
+Not here: what a task does (`task`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from flowmbpo.cluster.states import QueueState, is_alive, recorded_state
+from flowmbpo.cluster.submission import JOBS, Submission, submissions
+from flowmbpo.cluster.task import Attempt, TrainingTask
+
+POLL_SECONDS = 0.5
+STARTUP_SECONDS = 60.0  # from the queue's decision to the task's first word
+_LOCK = "local.lock"
+_NUMBER = "local.number"
+
+
+def submit(submission: Submission) -> Submission:
+    """Queue the tasks and make sure that something starts them."""
+    jobs = submission.folder.parent
+    with _locked(jobs / _NUMBER) as file:
+        assert file is not None
+        file.seek(0)
+        number = int(file.read().strip() or 0) + 1
+        file.seek(0)
+        file.truncate()
+        file.write(str(number))
+        file.flush()
+        done = submission.submitted(f"local-{number}")
+    ensure_queue(jobs)
+    return done
+
+
+def ensure_queue(jobs: Path = JOBS) -> None:
+    """Start the queue's process; it leaves at once if another one is there already."""
+    with open(jobs / "local.log", "a") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "flowmbpo.cluster.local", str(jobs.absolute())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def serve(jobs: Path) -> None:
+    """Start tasks until none is left; returns at once when another process serves this queue."""
+    while True:
+        with _locked(jobs / _LOCK, attempts=20) as file:  # `flowmbpo jobs` may hold it for a moment, to look
+            if file is None:
+                return
+            running: dict[subprocess.Popen[bytes], int] = {}
+            while _step(jobs, running):
+                time.sleep(POLL_SECONDS)
+        # A submission between the last look and the release of the lock found it taken and left: look once more.
+        if not _waiting(jobs):
+            return
+
+
+def _step(jobs: Path, running: dict[subprocess.Popen[bytes], int]) -> bool:
+    """Reap, start what may start; False when nothing waits or runs. `running` maps processes to their slots."""
+    for process in [process for process in running if process.poll() is not None]:
+        del running[process]
+    waiting = _waiting(jobs)
+    # Tasks that an earlier, killed queue has started count too.
+    others = sum(is_alive(s, i) for s in _local(jobs) for i in range(len(s.seeds))) if waiting else 0
+    slots = _slots(jobs)
+    while waiting and max(len(running), others) < slots:
+        submission, index = waiting.pop(0)
+        slot = next(number for number in range(slots) if number not in running.values())
+        running[_start(submission, index, slot)] = slot
+        others += 1
+    return bool(running or waiting)
+
+
+def _start(submission: Submission, index: int, slot: int) -> subprocess.Popen[bytes]:
+    devices = visible_gpus()
+    environment = dict(os.environ)
+    if devices and submission.request.get("gpus", 1):
+        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    submission.start_mark(index).touch()
+    with open(submission.log(index), "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flowmbpo.cluster.local", str(submission.folder), str(index)],
+            cwd=submission.directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _local(jobs: Path) -> list[Submission]:
+    return [submission for submission in submissions(jobs) if submission.cluster == "local"]
+
+
+def _waiting(jobs: Path) -> list[tuple[Submission, int]]:
+    """Tasks that have not been started, in the order of submission."""
+    ordered = sorted(_local(jobs), key=lambda submission: int(submission.job_id.partition("-")[2]))
+    return [
+        (submission, index)
+        for submission in ordered
+        for index in range(len(submission.seeds))
+        if not submission.start_mark(index).exists() and not submission.is_cancelled(index)
+    ]
+
+
+def _slots(jobs: Path) -> int:
+    """Tasks at once: what the latest submission asked for, else one per GPU, else one."""
+    latest = max(_local(jobs), key=lambda submission: submission.submitted_at, default=None)
+    asked = latest.request.get("parallel") if latest else None
+    return int(asked or max(1, len(visible_gpus())))
+
+
+def visible_gpus() -> list[str]:
+    """Indices of the GPUs that a task may use, from CUDA_VISIBLE_DEVICES or the driver's own tool."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [part for part in named.split(",") if part]
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.split()
+
+
+def state(submission: Submission, index: int) -> QueueState:
+    """State of a task in Slurm's words."""
+    found = recorded_state(submission, index)
+    if is_alive(submission, index):
+        return QueueState("RUNNING", node=found.node)
+    if found.state != "PENDING":
+        return found
+    try:
+        started = time.time() - submission.start_mark(index).stat().st_mtime
+    except FileNotFoundError:
+        served = _is_served(submission.folder.parent)
+        return QueueState("PENDING", "Resources" if served else "queue stopped: the next `flowmbpo submit` starts it")
+    return QueueState("CONFIGURING" if started < STARTUP_SECONDS else "KILLED")
+
+
+def _is_served(jobs: Path) -> bool:
+    with _locked(jobs / _LOCK, attempts=1) as file:
+        return file is None
+
+
+def terminate(submission: Submission, index: int) -> None:
+    """Ask a running task to write a checkpoint and stop."""
+    pid = submission.task(index).pid
+    if pid and is_alive(submission, index):
+        os.kill(pid, signal.SIGTERM)
+
+
+def preview(submission: Submission) -> str:
+    """The commands that the queue would run, one per seed."""
+    attempts = [Attempt(submission, index) for index in range(len(submission.seeds))]
+    lines = [shlex.join(["flowmbpo", *attempt.command(submission.resume)[3:]]) for attempt in attempts]
+    at_once = submission.request.get("parallel") or max(1, len(visible_gpus()))
+    return "\n".join([f"# on this machine, {at_once} at once, in {submission.directory}", *lines])
+
+
+@contextmanager
+def _locked(path: Path, attempts: int = 600) -> Iterator[TextIO | None]:
+    """The open file, locked; None when somebody else held it at every attempt, a tenth of a second apart."""
+    with open(path, "a+") as file:
+        for left in reversed(range(attempts)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1 if left else 0.0)
+            else:
+                yield file
+                return
+        yield None
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        serve(Path(sys.argv[1]))
+    else:
+        TrainingTask(Path(sys.argv[1]), int(sys.argv[2]))()

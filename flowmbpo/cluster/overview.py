@@ -1,0 +1,153 @@
+"""One row per task: what the queue says, what the run has reached, and what to do about a task that ended badly.
+
+Not here: asking the tracking store (the caller brings the runs) and printing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flowmbpo.cluster import local, slurm_queue
+from flowmbpo.cluster.states import QueueState, recorded_state
+from flowmbpo.cluster.submission import Submission
+from flowmbpo.cluster.task import runs_of_tasks, task_tag
+from flowmbpo.tracking.records import RunRecord
+
+_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task for people and programs; figures are None until the run has logged them."""
+
+    job: str
+    name: str
+    seed: int
+    cluster: str
+    state: str
+    reason: str
+    node: str
+    restarts: int
+    run_id: str
+    run_status: str | None
+    epoch: int | None
+    max_epochs: int | None
+    episode_reward: float | None
+    eta_seconds: float | None
+    submitted_at: float
+    ended_at: float | None
+    note: str
+    log: str
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rows(submissions: Iterable[Submission], runs: Mapping[str, RunRecord]) -> list[TaskRow]:
+    """Rows in the order of submission. `runs` are the known runs by run id. Raises WorkFailed if Slurm is silent."""
+    chosen = list(submissions)
+    states = slurm_queue.states(submission.job_id for submission in chosen if submission.cluster == "slurm")
+    run_ids: dict[str, str] = {}
+    for folder in {submission.directory / "runs" for submission in chosen}:
+        run_ids |= runs_of_tasks(folder)
+    found = []
+    for submission in chosen:
+        for index, task_id in enumerate(submission.task_ids()):
+            state = task_state(submission, index, states.get(task_id))
+            run_id = submission.resume or run_ids.get(task_tag(submission.folder, index), "")
+            found.append(_row(submission, index, state, run_id, runs.get(run_id)))
+    return found
+
+
+def current_state(submission: Submission, index: int) -> QueueState:
+    """The state of one task, asked now. Raises WorkFailed if Slurm is silent."""
+    if submission.cluster == "local":
+        return local.state(submission, index)
+    queued = slurm_queue.states([submission.job_id])
+    return task_state(submission, index, queued.get(submission.task_ids()[index]))
+
+
+def task_state(submission: Submission, index: int, queued: QueueState | None) -> QueueState:
+    """The state of one task; `queued` is what Slurm says (None: it has forgotten the task or is not asked)."""
+    if submission.cluster == "local":
+        return local.state(submission, index)
+    if queued is None:
+        recorded = recorded_state(submission, index)
+        # Slurm knows everything that waits, so a task without a record has been cancelled or was lost.
+        return QueueState("UNKNOWN") if recorded.state == "PENDING" else recorded
+    recorded = recorded_state(submission, index)
+    # Without memory accounting Slurm calls it FAILED; the task has seen more.
+    return recorded if queued.state == "FAILED" and recorded.state in ("OUT_OF_MEMORY", "KILLED") else queued
+
+
+def _row(submission: Submission, index: int, state: QueueState, run_id: str, run: RunRecord | None) -> TaskRow:
+    record = submission.task(index)
+    log = submission.log(index)
+    return TaskRow(
+        job=submission.task_ids()[index],
+        name=submission.name,
+        seed=submission.seeds[index],
+        cluster=submission.cluster,
+        state=state.state,
+        reason=state.reason if state.state == "PENDING" else "",
+        node=state.node or record.node,
+        restarts=max(0, record.starts - 1),
+        run_id=run_id,
+        run_status=run.status if run else None,
+        epoch=run.epoch if run else None,
+        max_epochs=run.max_epochs if run else None,
+        episode_reward=run.episode_reward if run else None,
+        eta_seconds=run.eta_seconds if run and state.active else None,
+        submitted_at=submission.submitted_at,
+        ended_at=None if state.active else record.ended_at,
+        note="" if state.active or state.state == "COMPLETED" else _note(submission, index, state, run_id, run),
+        log=str(log),
+    )
+
+
+def _note(submission: Submission, index: int, state: QueueState, run_id: str, run: RunRecord | None) -> str:
+    """Why it ended, what it reached, how to go on."""
+    record = submission.task(index)
+    memory = float(submission.request.get("memory_gb") or 0.0)
+    why = (
+        {
+            "OUT_OF_MEMORY": "the job used up its memory" + (f" of {memory:g} GB" if memory else ""),
+            "TIMEOUT": "the time limit came before a checkpoint was written",
+            "NODE_FAIL": "the node failed",
+            "KILLED": "killed from outside without a word: out of memory, or the machine went down",
+            "CANCELLED": "cancelled",
+            "UNKNOWN": "Slurm knows nothing of it any more and it has never started",
+        }.get(state.state)
+        or record.message
+        or last_words(submission.log(index))
+    )
+    parts = [why or f"ended with exit code {record.exit_code}"]
+    if state.state in ("OUT_OF_MEMORY", "KILLED") and record.peak_memory_mb:
+        parts.append(f"largest process {record.peak_memory_mb / 1024:.1f} GB")
+    if run is not None and run.epoch:
+        of = f" of {run.max_epochs:,}" if run.max_epochs else ""
+        reward = f", R {run.episode_reward:,.0f}" if run.episode_reward is not None else ""
+        parts.append(f"reached epoch {run.epoch:,}{of}{reward}")
+    if run_id:
+        more = f" --memory {memory * 1.5:g}" if state.state == "OUT_OF_MEMORY" and memory else ""
+        parts.append(f"continue: flowmbpo submit --resume {run_id}{more}")
+    return "; ".join(parts)
+
+
+def last_words(log: Path) -> str:
+    """The message with which a run ended, from the end of its log: `failed: ...`, `error: ...`, else the last line."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    lines = [line.strip() for line in lines if line.strip() and not line.startswith("srun: error")]
+    for line in reversed(lines):
+        if re.match(r"(failed|error|slurmstepd: error): ", line):
+            return line
+    return lines[-1] if lines else ""

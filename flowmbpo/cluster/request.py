@@ -1,0 +1,101 @@
+"""What a job asks for: the registry's `resources`, then the user's `cluster.toml`, then the command's options.
+
+Accounts and partitions belong to a user, not to an experiment, so they live in a file of the user's own that is not
+committed. Not here: how the request is written down for Slurm (`slurm`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from flowmbpo.errors import UserError
+from flowmbpo.spec.schema import PositiveInt, ResourcesSpec
+
+CLUSTER_FILE_VARIABLE = "FLOWMBPO_CLUSTER"
+Seconds = Annotated[int, Field(ge=10, le=3600)]
+
+
+class JobRequest(ResourcesSpec):
+    """The registry's resources and what only the one who submits can know."""
+
+    setup: tuple[str, ...] = Field((), description="shell lines before the job's command, as in 'module load cuda'")
+    checkpoint_seconds: Seconds = Field(120, description="between SIGUSR1 (write a checkpoint) and the time limit")
+    parallel: PositiveInt | None = Field(None, description="tasks at once; default: Slurm all, local one per GPU")
+
+    def document(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def cluster_file(path: Path | None = None) -> Path | None:
+    """The user's file: `path`, else $FLOWMBPO_CLUSTER, else ./cluster.toml, else ~/.config/flowmbpo/cluster.toml.
+
+    Raises:
+        UserError: a file that was named is not there.
+    """
+    named = path or (Path(os.environ[CLUSTER_FILE_VARIABLE]) if os.environ.get(CLUSTER_FILE_VARIABLE) else None)
+    if named is not None:
+        if not named.is_file():
+            raise UserError(f"cluster file {named} does not exist")
+        return named
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return next(
+        (place for place in (Path("cluster.toml"), config / "flowmbpo" / "cluster.toml") if place.is_file()), None
+    )
+
+
+def read_cluster_file(path: Path | None) -> dict[str, Any]:
+    """The `[cluster]` table of the user's file; empty without a file. Raises UserError."""
+    if path is None:
+        return {}
+    try:
+        document = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"cluster file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"cluster file {path} is no TOML: {error}") from None
+    table = document.get("cluster", {})
+    unknown = sorted(set(document) - {"cluster"})
+    if unknown or not isinstance(table, dict):
+        raise UserError(
+            f"cluster file {path}: everything stands in one table [cluster]; found {', '.join(unknown) or table!r}"
+        )
+    return table
+
+
+def job_request(
+    resources: ResourcesSpec, mine: Mapping[str, Any], options: Mapping[str, Any], source: str
+) -> JobRequest:
+    """Merge the three layers, later ones win; tables of sbatch `options` are merged key by key.
+
+    `source` names the user's file in messages. Raises UserError with every problem.
+    """
+    merged = {
+        **resources.model_dump(mode="json"),
+        **mine,
+        **{key: value for key, value in options.items() if value is not None},
+    }
+    tables = [layer.get("options") or {} for layer in (resources.model_dump(), mine, options)]
+    if all(isinstance(table, Mapping) for table in tables):
+        merged["options"] = {key: value for table in tables for key, value in table.items()}
+    try:
+        return JobRequest.model_validate_json(json.dumps(merged, default=str))
+    except ValidationError as error:
+        problems = [_problem(item, mine, source) for item in error.errors()]
+        raise UserError("\n".join(problems)) from None
+
+
+def _problem(item: Any, mine: Mapping[str, Any], source: str) -> str:
+    key = str(item["loc"][0]) if item["loc"] else ""
+    where = f"{source} [cluster]" if key in mine else "resources"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: {key!r} is unknown; allowed are {', '.join(sorted(JobRequest.model_fields))}"
+    field = JobRequest.model_fields.get(key)
+    meaning = f" ({field.description})" if field and field.description else ""
+    return f"{where}: {key} = {item['input']!r}: {item['msg']}{meaning}"

@@ -1,0 +1,64 @@
+"""How a task stands, in Slurm's words whichever cluster it is on; and how it ended, from its own record."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from dataclasses import dataclass
+
+from flowmbpo.cluster.submission import Submission
+
+ACTIVE = {
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STOPPED",
+    "REQUEUED",
+    "RESIZING",
+    "SIGNALING",
+}
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED, ...; KILLED when
+    nobody knows by what. `reason` says why it waits."""
+
+    state: str
+    reason: str = ""
+    node: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
+
+
+def recorded_state(submission: Submission, index: int) -> QueueState:
+    """How a task ended as far as it could write it down itself; PENDING when it has not started."""
+    record = submission.task(index)
+    code = record.exit_code
+    if code == 0:
+        name = "COMPLETED"
+    elif record.out_of_memory:
+        name = "OUT_OF_MEMORY"
+    elif submission.is_cancelled(index) or code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+        name = "CANCELLED"
+    elif code is None:
+        name = "KILLED" if record.starts else "PENDING"
+    else:
+        name = "KILLED" if code == 128 + signal.SIGKILL else "FAILED"
+    return QueueState(name, node=record.node)
+
+
+def is_alive(submission: Submission, index: int) -> bool:
+    """Whether the task's process holds its lock (told for this machine only)."""
+    try:
+        with open(submission.task_lock(index)) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
