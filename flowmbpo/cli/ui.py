@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -39,7 +41,9 @@ def ui(
     if store.is_server:
         typer.echo(address)
         return
-    process = subprocess.Popen(command(store, port), env=environment())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A group of its own: the server has children, and all of them have to go with us.
+    process = subprocess.Popen(command(store, port), env=environment(), start_new_session=True)
     try:
         _wait(process, port)
         typer.echo(address)
@@ -48,13 +52,13 @@ def ui(
     except KeyboardInterrupt:
         pass
     finally:
-        process.terminate()
-        process.wait()
+        _end(process)
 
 
 def command(store: Store, port: int) -> list[str]:
     """The command line of the server."""
     line = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
+    line += ["--uvicorn-opts", "--log-level=warning"]
     line += ["--backend-store-uri", store.uri]
     return [*line, "--default-artifact-root", store.artifacts] if store.artifacts else line
 
@@ -71,6 +75,16 @@ def _check_port(port: int) -> None:
             probe.bind((_HOST, port))
         except OSError as error:
             raise UserError(f"port {port} on {_HOST} is not free ({error.strerror}); use another --port") from None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:

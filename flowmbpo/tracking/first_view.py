@@ -21,11 +21,21 @@ _COLUMNS = [
     "tags.`flowmbpo.seed`",
     "attributes.`Models`",
 ]
-# Section of the chart page: metrics, each a line chart over the environment steps.
+# Sections of the chart page; each metric is a line chart over the environment steps under a title that fits it.
 _SECTIONS = {
-    "Reward": (EPISODE_REWARD, EVALUATED_REWARD, "train/episode_length", "train/reward_correlation"),
-    "Losses": ("train/dynamics_loss", "train/reward_loss", "train/actor_loss", "train/value_loss"),
-    "Speed": (ENV_STEPS_PER_SECOND, "perf/epoch_seconds"),
+    "Reward": {
+        EPISODE_REWARD: "R, training",
+        EVALUATED_REWARD: "R, evaluated",
+        "train/episode_length": "length",
+        "train/reward_correlation": "reward corr.",
+    },
+    "Losses": {
+        "train/dynamics_loss": "dynamics",
+        "train/reward_loss": "reward",
+        "train/actor_loss": "actor",
+        "train/value_loss": "value",
+    },
+    "Speed": {ENV_STEPS_PER_SECOND: "steps/s", "perf/epoch_seconds": "s per epoch"},
 }
 
 
@@ -40,7 +50,8 @@ def experiment_tags() -> dict[str, str]:
 
 def view_url(server: str, experiment_id: str) -> str:
     """Address of the run list with charts in the UI at `server`."""
-    return f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&compareRunsMode=CHART"
+    options = f"viewStateShareKey={VIEW}&compareRunsMode=CHART&workflowType=machine_learning"
+    return f"{server}/#/experiments/{experiment_id}/runs?{options}"
 
 
 def run_url(server: str, experiment_id: str, mlflow_run_id: str) -> str:
@@ -61,7 +72,7 @@ def _view() -> dict[str, Any]:
             "metricSectionId": f"flowmbpo-{section}",
             "metricKey": metric,
             "selectedMetricKeys": [metric],
-            "displayName": metric,
+            "displayName": title,
             "runsCountToCompare": 10,
             "deleted": False,
             "isGenerated": False,
@@ -78,7 +89,7 @@ def _view() -> dict[str, Any]:
             "useGlobalLineSmoothing": True,
         }
         for section, metrics in _SECTIONS.items()
-        for metric in metrics
+        for metric, title in metrics.items()
     ]
     sections = [
         {
