@@ -283,7 +283,7 @@ class PWM:
         return {f"train/{name}": value / count for name, value in sums.items()}
 
     def _improve_world_model(self) -> Statistics:
-        batch = self.replay.sample(self.train.wm_batch_size, self.train.wm_sequence_length, self.generator)
+        batch = self.replay.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
         with self._autocast():
             loss, parts = self.world_model.loss(
                 self.observations(batch.obs),

@@ -97,9 +97,16 @@ EnvSpec = Annotated[AntEnvSpec | PointMassEnvSpec, Field(discriminator="kind")]
 
 
 class _WorldModelBase(Section):
+    encoder: Literal["mlp", "observation"] = Field(
+        "mlp", description="what z is: a learned latent on simplices, or the (normalised) observation itself"
+    )
     units: Widths = Field(description="hidden widths of dynamics and reward")
-    encoder_units: Widths = Field(description="hidden widths of the encoder")
+    encoder_units: Widths = Field(description='hidden widths of the encoder; unused with encoder = "observation"')
     latent_dim: Width = Field(description="width of the latent state z")
+    continuation_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
+        (), description="hidden widths of the head that predicts whether the episode goes on; empty for no such head"
+    )
+    activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
     simnorm_dim: Annotated[int, Field(ge=2, le=1024)] = Field(8, description="features per group of SimNorm")
     task_dim: Annotated[int, Field(ge=0, le=4096)] = Field(
         0, description="width of the task embedding; 0 for a single task"
@@ -112,6 +119,7 @@ class MLPWorldModelSpec(_WorldModelBase):
     """z' = SimNorm(MLP([z, a])), as in TD-MPC2."""
 
     kind: Literal["mlp"] = "mlp"
+    residual: bool = Field(False, description='z\' = z + f(z, a); with encoder = "observation" only')
 
 
 class FlowWorldModelSpec(_WorldModelBase):
@@ -140,6 +148,19 @@ class ActorSpec(Section):
     grad_norm: Norm = Field(1.0, description="gradient norm above which gradients are scaled down")
     log_std_init: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.0, description="log sigma at the start")
     log_std_min: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.427, description="log sigma never falls below")
+    activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
+    updates: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description='actor updates per epoch; more than one with imagination = "from_visited" only'
+    )
+    imagined_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        512, description='imagined rollouts per update with imagination = "from_visited"'
+    )
+    recent_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        128, description='newest control steps whose states imagination = "from_visited" starts from'
+    )
+    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="per epoch, of the averaged policy that is evaluated; 0 evaluates the newest"
+    )
 
 
 class CriticSpec(Section):
@@ -151,6 +172,11 @@ class CriticSpec(Section):
     grad_norm: Norm = Field(100.0, description="gradient norm above which gradients are scaled down")
     passes: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="passes over the epoch's latents")
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = Field(4, description="minibatches per pass")
+    activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
+    targets: Literal["imagined", "real"] = Field(
+        "imagined",
+        description="TD(lambda) from imagined rewards, or from the real rewards and ends of the epoch's steps",
+    )
 
 
 class TrainSpec(Section):
@@ -158,14 +184,25 @@ class TrainSpec(Section):
 
     horizon: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="control steps of one imagined rollout")
     allow_short_horizon: bool = Field(False, description="accept a horizon below 16 on purpose")
+    imagination: Literal["alongside", "from_visited"] = Field(
+        "alongside",
+        description="imagined rollouts run beside the real one, open loop (published PWM), or start from visited states "
+        "while the real environment is driven closed loop",
+    )
     max_epochs: PositiveInt = Field(description="epochs of training; the learning-rate schedule ends here")
     num_envs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="environments simulated side by side")
     wm_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1024, description="sequences of horizon + 1 observations per model update"
     )
+    wm_sequence_length: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="transitions per sequence of a model update; the horizon when not given"
+    )
     wm_updates: Annotated[int, Field(ge=1, le=1_000_000)] = Field(8, description="world-model updates per epoch")
     wm_first_updates: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1000, description="world-model updates in the first epoch that has data"
+    )
+    warmup_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1, description="epochs of data before the first model update; the policy does not change before it"
     )
     wm_learning_rate: LearningRate = Field(3e-4, description="Adam step size at the start")
     wm_grad_norm: Norm = Field(20.0, description="gradient norm above which gradients are scaled down")
@@ -174,11 +211,20 @@ class TrainSpec(Section):
     adam_betas: tuple[AdamBeta, AdamBeta] = Field((0.7, 0.95), description="decay of Adam's two averages")
     lr_schedule: Literal["linear", "constant"] = Field("linear", description="decay of every learning rate")
     final_learning_rate: LearningRate = Field(1e-5, description="where the linear schedule ends")
+    reward_scaling: Literal["running_std", "none"] = Field(
+        "running_std", description="rewards are divided by their running deviation, never shifted"
+    )
+    normalize_observations: bool = Field(False, description="running mean and deviation of every observation")
     replay_capacity: PositiveInt = Field(1_000_000, description="transitions kept")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the networks' matrix products")
     checkpoint_interval: PositiveInt = Field(500, description="epochs between numbered checkpoints")
     log_interval: PositiveInt = Field(10, description="epochs between logged points")
     nonfinite_limit: PositiveInt = Field(10, description="refused (non-finite) updates before the run fails")
+
+    @property
+    def sequence_length(self) -> int:
+        """Transitions per sequence of a model update."""
+        return self.wm_sequence_length or self.horizon
 
 
 class EvaluationSpec(Section):
