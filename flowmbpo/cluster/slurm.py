@@ -7,7 +7,6 @@ submitit writes the batch script, keeps the callable and names the logs. What a 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.cluster.request import JobRequest
@@ -76,7 +75,7 @@ def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
         "array_parallelism": request.parallel or len(submission.seeds),
         "stderr_to_stdout": True,
         "wckey": None,
-        "setup": [f"cd {_quoted(submission.directory)}", *request.setup],
+        "setup": list(request.setup) or None,
         # since Slurm 22.05 a step no longer takes this over from its job
         "srun_args": [f"--cpus-per-task={request.cpus}"],
     }
@@ -101,12 +100,6 @@ def _minutes(limit: str) -> int:
     assert match, limit  # the schema has checked it
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60) + minutes + (seconds > 0)
-
-
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
 
 
 def _refusal(message: str, submission: Submission, request: JobRequest) -> str:

@@ -1,0 +1,65 @@
+"""Submissions and stand-ins for Slurm's programs, for tests that need no cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowmbpo.cluster.submission import Submission
+
+Programs = Callable[..., Path]
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory without any cluster file of the user's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("FLOWMBPO_CLUSTER", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def make_submission(directory: Path) -> Callable[..., Submission]:
+    def make(**changes: object) -> Submission:
+        folder = directory / "runs" / "jobs" / str(changes.pop("stamp", "20251118-100000-tiny-ab12"))
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {
+            "folder": folder,
+            "cluster": "slurm",
+            "name": "tiny",
+            "seeds": (0, 1),
+            "directory": directory,
+            "tracking_uri": f"sqlite:///{directory}/mlflow.db",
+            "request": {"gpus": 0, "memory_gb": 16.0},
+            "submitted_at": time.time(),
+            "job_id": "123",
+        }
+        submission = Submission(**{**values, **changes})  # type: ignore[arg-type]
+        submission.save()
+        return submission
+
+    return make
+
+
+@pytest.fixture
+def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Put shell scripts in front of PATH: `programs(squeue="echo ...")`; returns their folder.
+
+    Each call is written down in `calls` there.
+    """
+    folder = tmp_path_factory.mktemp("bin")
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def install(**scripts: str) -> Path:
+        for name, body in scripts.items():
+            program = folder / name
+            program.write_text(f'#!/bin/sh\necho "{name} $*" >> {folder}/calls\n{body}\n')
+            program.chmod(0o755)
+        return folder
+
+    return install
