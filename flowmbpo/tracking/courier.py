@@ -16,16 +16,18 @@ from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.delivery import Delivery
 from flowmbpo.tracking.journal import Journal, Record
 from flowmbpo.tracking.liveness import HEARTBEAT_SECONDS, HEARTBEAT_TAG
-from flowmbpo.tracking.mlflow_writer import MlflowWriter, Unreachable
+from flowmbpo.tracking.mlflow_client import Unreachable
+from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.store import Store
 from flowmbpo.tracking.system_metrics import SystemSampler
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 20.0  # how long a run waits for its MLflow id before it starts without one
+START_SECONDS = 20.0  # how long a run waits for its MLflow id before it starts without one,
+FILE_START_SECONDS = 180.0  # and for a file: it can be opened for sure, but eight processes take turns to create it
 FINISH_SECONDS = 30.0  # how long a finished run waits for its last records to arrive
-DELIVERY_SECONDS = 1.0  # shortest time between two deliveries: points in between share one call
-SAMPLE_SECONDS = 15.0
+DELIVERY_SECONDS = 3.0  # shortest time between two deliveries: points in between share one call
+SAMPLE_SECONDS = 30.0
 _BACKOFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
@@ -45,6 +47,7 @@ class Courier:
         self._error: UserError | WorkFailed | None = None
         self._last: Record | None = None
         self._delivery: Delivery | None = None
+        self.cpu_seconds = 0.0  # used by this thread since the run began
         self._thread = threading.Thread(target=self._main, name="tracking", daemon=True)
 
     @property
@@ -58,14 +61,15 @@ class Courier:
         """
         self._create = create
         self._thread.start()
-        in_time = self._created.wait(START_SECONDS)
+        patience = FILE_START_SECONDS if self._store.sqlite else START_SECONDS
+        in_time = self._created.wait(patience)
         if in_time and self._error is not None and not isinstance(self._error, Unreachable):
             self._stopping.set()
             self._ready.set()
             raise self._error
         if in_time and self._mlflow_run_id:
             return self._mlflow_run_id
-        reason = self._error or f"{self._store} did not answer within {START_SECONDS:.0f} s"
+        reason = self._error or f"{self._store} did not answer within {patience:.0f} s"
         log.warning("%s. The run starts all the same: its records are kept and delivered later.", reason)
         return str(create["key"])
 
@@ -104,7 +108,9 @@ class Courier:
     def _loop(self, delivery: Delivery) -> None:
         sampler = SystemSampler(self._folder)
         failures, next_sample, next_beat = 0, time.monotonic() + 1.0, time.monotonic() + HEARTBEAT_SECONDS
+        before = time.thread_time()  # importing MLflow and making the run are not counted
         while True:
+            self.cpu_seconds = time.thread_time() - before
             stopping = self._stopping.is_set()
             try:
                 delivery.deliver_all()

@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from flowmbpo.tracking.journal import Cursor, CursorFile, Record, read_records
-from flowmbpo.tracking.mlflow_writer import MlflowWriter, Refused
+from flowmbpo.tracking.mlflow_client import Refused
+from flowmbpo.tracking.mlflow_writer import MlflowWriter
 
 log = logging.getLogger(__name__)
 

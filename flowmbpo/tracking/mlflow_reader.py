@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from flowmbpo.tracking.mlflow_writer import open_client, translated
+from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.reader import RUN_ID_TAG, curves_frame, make_checkpoint
 from flowmbpo.tracking.records import CheckpointRecord, Latest, RunRecord
 from flowmbpo.tracking.store import EXPERIMENT, Store

@@ -7,18 +7,15 @@ Not here: the journal, threads and retries (`delivery`, `courier`). MLflow is im
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.first_view import experiment_tags
 from flowmbpo.tracking.journal import Record
+from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
-from flowmbpo.tracking.store import EXPERIMENT, Store, check_sqlite, damaged, schema_lock
+from flowmbpo.tracking.store import EXPERIMENT, Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,71 +25,6 @@ MAX_PARAMS = 100
 MAX_TAGS = 100
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
-
-
-class Unreachable(WorkFailed):
-    """The store cannot be used just now; trying again later may help."""
-
-
-class Refused(WorkFailed):
-    """The store will never take this record; trying again cannot help."""
-
-
-def open_client(store: Store, *, write: bool) -> MlflowClient:
-    """A client of `store`; a sqlite store is created when `write` is set, by one process at a time.
-
-    Raises:
-        UserError, WorkFailed: the store is not usable, with the reason (see `check_sqlite`).
-        Unreachable: no answer from the server.
-    """
-    if store.sqlite and not check_sqlite(store.sqlite, write=write) and not write:
-        raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
-    # Without these a server that is away costs two minutes per call. What the user has set stays.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # failures are reported by us, once and without a traceback
-    logging.getLogger("alembic").setLevel(logging.CRITICAL)
-    from mlflow import MlflowClient
-
-    with translated(store), schema_lock(store.sqlite) if store.sqlite and write else nullcontext():
-        client = MlflowClient(tracking_uri=store.uri)
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-        return client
-
-
-@contextmanager
-def translated(store: Store) -> Iterator[None]:
-    """MLflow's exceptions as ours."""
-    import sqlalchemy.exc
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise _translate(store, error) from error
-    except sqlalchemy.exc.DatabaseError as error:
-        raise _translate(store, error.orig or error) from error
-    except OSError as error:
-        raise Unreachable(f"{store}: {error}") from error
-
-
-def _translate(store: Store, error: BaseException) -> Exception:
-    text = str(error)
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    if "out-of-date database schema" in text or "Can't locate revision" in text:
-        return WorkFailed(
-            f"{store} was written by another MLflow version ({first[:160]}); make a copy of it, then "
-            f"`mlflow db upgrade {store.uri}`, or name another --tracking-uri"
-        )
-    if store.sqlite and ("malformed" in text or "not a database" in text):
-        return damaged(store.sqlite, RuntimeError(first[:160]))
-    code = getattr(error, "error_code", "")
-    if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
-        return Refused(f"{store} refused: {first[:400]}")
-    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
-        return Unreachable(f"{store} does not let us in: {first[:200]}")
-    return Unreachable(f"{store} cannot be reached or does not answer: {first[:300]}")
 
 
 class MlflowWriter:

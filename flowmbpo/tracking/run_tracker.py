@@ -118,11 +118,16 @@ class RunTracker:
         self._status: Status = "RUNNING"
         self._logged: dict[str, int] = {}  # last step of each metric before a resume
         self._checkpoints: set[str] = set()
-        self.seconds = 0.0  # spent by the training thread in here
+        self.seconds = 0.0  # of the training thread, spent in here
 
     @property
     def run_id(self) -> str:
         return self.folder.name
+
+    @property
+    def background_seconds(self) -> float:
+        """CPU time that the background thread has used since the run began."""
+        return self._courier.cpu_seconds
 
     @property
     def undelivered(self) -> bool:

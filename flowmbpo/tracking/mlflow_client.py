@@ -1,0 +1,99 @@
+"""Opens an MLflow store and turns MLflow's exceptions into ours; for `mlflow_writer` and `mlflow_reader` only.
+
+MLflow is imported on first use (1.5 s). Not here: what is written and read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking.store import Store, check_sqlite, damaged, schema_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+class Unreachable(WorkFailed):
+    """The store cannot be used just now; trying again later may help."""
+
+
+class Refused(WorkFailed):
+    """The store will never take this record; trying again cannot help."""
+
+
+def open_client(store: Store, *, write: bool) -> MlflowClient:
+    """A client of `store`; a sqlite store is created when `write` is set, by one process at a time.
+
+    Raises:
+        UserError, WorkFailed: the store is not usable, with the reason (see `check_sqlite`).
+        Unreachable: no answer from the server.
+    """
+    if store.sqlite and not check_sqlite(store.sqlite, write=write) and not write:
+        raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
+    # Without these a server that is away costs two minutes per call. What the user has set stays.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # failures are reported by us, once and without a traceback
+    logging.getLogger("alembic").setLevel(logging.CRITICAL)
+    from mlflow import MlflowClient
+
+    with translated(store), schema_lock(store.sqlite) if store.sqlite and write else nullcontext():
+        client = MlflowClient(tracking_uri=store.uri)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        return client
+
+
+@contextmanager
+def translated(store: Store) -> Iterator[None]:
+    """MLflow's exceptions as ours."""
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise _translate(store, error) from error
+    except sqlalchemy.exc.DatabaseError as error:
+        raise _translate(store, error.orig or error) from error
+    except OSError as error:
+        raise Unreachable(f"{store}: {error}") from error
+
+
+def _translate(store: Store, error: BaseException) -> Exception:
+    text = str(error)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    if "out-of-date database schema" in text or "Can't locate revision" in text:
+        return WorkFailed(
+            f"{store} was written by another MLflow version ({first[:160]}); make a copy of it, then "
+            f"`mlflow db upgrade {store.uri}`, or name another --tracking-uri"
+        )
+    if store.sqlite and ("malformed" in text or "not a database" in text):
+        return damaged(store.sqlite, RuntimeError(first[:160]))
+    code = getattr(error, "error_code", "")
+    if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+        return Refused(f"{store} refused: {first[:400]}")
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
+        return Unreachable(f"{store} does not let us in: {first[:200]}")
+    return Unreachable(f"{store} cannot be reached: {_plainly(first)}")
+
+
+# What the network libraries say in 300 characters, in a few words.
+_PLAIN = {
+    "Connection refused": "connection refused; is the server running?",
+    "timed out": "no answer in time",
+    "Name or service not known": "no such host",
+    "Temporary failure in name resolution": "the host's name cannot be resolved",
+    "Failed to resolve": "the host's name cannot be resolved",
+    "No route to host": "no route to the host",
+    "database is locked": "the database is locked by another process",
+}
+
+
+def _plainly(text: str) -> str:
+    return next((plain for part, plain in _PLAIN.items() if part in text), text[:300])
