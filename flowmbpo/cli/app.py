@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
 import typer
 
 from flowmbpo import __version__
-from flowmbpo.cli import cancel, jobs, logs, runs, submit, sync, tables, ui, watch
+from flowmbpo.cli import cancel, compare, jobs, logs, runs, schema, show, submit, sync, tables, ui, validate, watch
+from flowmbpo.cli import list as list_
+from flowmbpo.cli.problems import print_problems
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.spec.problems import RegistryError
 
 app = typer.Typer(
     name="flowmbpo",
@@ -35,6 +39,10 @@ def _root(
     pass
 
 
+app.command("list")(list_.list_experiments)
+app.command("show")(show.show)
+app.command("validate")(validate.validate)
+app.command("schema")(schema.schema)
 app.command("runs")(runs.runs)
 app.command("watch")(watch.watch)
 app.command("ui")(ui.ui)
@@ -43,12 +51,19 @@ app.command("submit")(submit.submit)
 app.command("jobs")(jobs.jobs)
 app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
+app.command("compare")(compare.compare)
 
 
 def main() -> None:
     """Entry point of the `flowmbpo` command."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only shows escapes instead of failing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
+    except RegistryError as error:
+        print_problems(error.problems)
+        sys.exit(2)
     except UserError as error:
         tables.err.print(f"[bold red]error:[/] {_escape(error)}", highlight=False, soft_wrap=True)
         sys.exit(2)

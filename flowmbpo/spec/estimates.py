@@ -75,26 +75,32 @@ def estimate(spec: Experiment) -> Estimate:
     model, train, critic, env = spec.world_model, spec.train, spec.critic, spec.env
     is_flow = isinstance(model, FlowWorldModelSpec)
     latent, action = model.latent_dim, env.action_dim
-    encoder = _Net([env.observation_dim, *model.encoder_units, latent])
+    encoder = _Net([env.observation_dim, *model.encoder_units, latent] if model.encoder == "mlp" else [latent])
     dynamics = _Net([latent + action + is_flow, *model.units, latent])
     reward = _Net([latent + action, *model.units, REWARD_BINS if model.reward_head == "two_hot" else 1])
+    goes_on = _Net([latent + action, *model.continuation_units, 1] if model.continuation_units else [0])
     actor = _Net([latent, *spec.actor.units, action])
     value = _Net([latent, *critic.units, 1])
 
     evaluations = velocity_evaluations(spec)
-    imagined = train.num_envs * train.horizon
-    fitted = train.wm_batch_size * train.horizon
+    steps = train.num_envs * train.horizon
+    from_visited = train.imagination == "from_visited"
+    rollouts = spec.actor.imagined_batch_size if from_visited else train.num_envs
+    imagined = rollouts * train.horizon  # rows of one actor update
+    fitted = train.wm_batch_size * train.sequence_length  # rows of one world-model update
     learnt = evaluations + is_flow  # the matching loss evaluates the velocity once more
 
     # Backward passes cost twice the forward, or once where weights are frozen.
-    frozen = dynamics.flop * evaluations + reward.flop + critic.ensemble * value.flop / train.horizon
-    actor_flop = imagined * (3 * actor.flop + 2 * frozen)
-    critic_flop = critic.ensemble * value.flop * imagined * (3 * critic.passes + 1)
-    update = fitted * 3 * (dynamics.flop * learnt + reward.flop) + train.wm_batch_size * encoder.flop * (
-        3 + train.horizon
-    )
-    kept_by_update = fitted * (dynamics.kept * learnt + reward.kept) + train.wm_batch_size * encoder.kept
-    kept_by_rollout = imagined * (dynamics.kept * evaluations + reward.kept + actor.kept)
+    frozen = dynamics.flop * evaluations + reward.flop + goes_on.flop + critic.ensemble * value.flop / train.horizon
+    actor_flop = imagined * (spec.actor.updates if from_visited else 1) * (3 * actor.flop + 2 * frozen)
+    actor_flop += steps * (encoder.flop + actor.flop)
+    valued = steps if critic.targets == "real" else imagined
+    critic_flop = critic.ensemble * value.flop * valued * (3 * critic.passes + 1)
+    heads = reward.flop + goes_on.flop
+    update = fitted * (3 * (dynamics.flop * learnt + heads) + encoder.flop) + train.wm_batch_size * 3 * encoder.flop
+    kept_by_heads = reward.kept + goes_on.kept
+    kept_by_update = fitted * (dynamics.kept * learnt + kept_by_heads) + train.wm_batch_size * encoder.kept
+    kept_by_rollout = imagined * (dynamics.kept * evaluations + kept_by_heads + actor.kept)
 
     bytes_per_feature = 3 if train.precision == "bfloat16" else 4  # norms and softmax stay in float32
     activations = bytes_per_feature * max(kept_by_update, kept_by_rollout)
@@ -112,7 +118,7 @@ def estimate(spec: Experiment) -> Estimate:
         actor_gflop=actor_flop / 1e9,
         critic_gflop=critic_flop / 1e9,
         world_model_gflop=train.wm_updates * update / 1e9,
-        env_steps=imagined,
+        env_steps=steps,
         velocity_evaluations=(imagined + train.wm_updates * fitted) * evaluations if is_flow else 0,
     )
 

@@ -134,3 +134,16 @@ _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at mo
 
 def _figure(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if value == int(value) else f"{value:g}"
+
+
+def choices(model: Model, key: str) -> tuple[str, ...]:
+    """The values that a dotted key of few values may have, as they are written after `--set key=`; else nothing."""
+    head, _, rest = key.partition(".")
+    options = variants(model, head)
+    if rest:
+        return tuple(dict.fromkeys(value for option in options.values() for value in choices(option, rest)))
+    schema = properties(model).get(head, {})
+    if schema.get("type") == "boolean":
+        return ("true", "false")
+    values = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+    return tuple(str(value) for value in values)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from flowmbpo.spec import fields
-from flowmbpo.spec.identity import NOT_IDENTITY, identity
+from flowmbpo.spec.identity import ABSENT, NOT_IDENTITY, identity
 from flowmbpo.spec.problems import did_you_mean, show
 from flowmbpo.spec.schema import Experiment, Name, Section
 
@@ -64,19 +64,22 @@ def allowed(key: str, varies: Iterable[str]) -> bool:
 
 
 def forbidden_differences(group: Group, specs: Mapping[str, Experiment]) -> Iterator[Difference]:
-    """Every difference from the first member that `varies` does not name; members without a spec are passed over."""
-    reference = group.members[0]
-    if reference not in specs:
-        return
-    expected = identity(specs[reference])
-    for member in group.members[1:]:
-        if member not in specs:
+    """Every difference that `varies` does not name; members without a spec are passed over.
+
+    Each key is compared with the first member that has it. Where a section's `kind` may vary, the keys that only one
+    kind has come with it and need not be named, but they must agree among the members that have them.
+    """
+    known = {member: identity(specs[member]) for member in group.members if member in specs}
+    for key in dict.fromkeys(key for values in known.values() for key in values):
+        if allowed(key, group.varies):
             continue
-        found = identity(specs[member])
-        for key in dict.fromkeys([*expected, *found]):
-            if found.get(key) != expected.get(key) and not allowed(key, group.varies):
-                yield Difference(member, key, found.get(key), reference, expected.get(key))
+        reference = next(member for member, values in known.items() if key in values)
+        expected = known[reference][key]
+        goes_with_kind = allowed(f"{key.rpartition('.')[0]}.kind", group.varies)
+        for member, values in known.items():
+            if (key not in values and not goes_with_kind) or values.get(key, expected) != expected:
+                yield Difference(member, key, values.get(key, ABSENT), reference, expected)
 
 
 def _say(value: Any) -> str:
-    return "absent" if value is None else show(value)
+    return "absent" if value is ABSENT else show(value)

@@ -8,10 +8,9 @@ from typing import Any
 
 from flowmbpo.spec import document, fields
 from flowmbpo.spec.inheritance import Fragment
-from flowmbpo.spec.problems import Collector, Place, Problem, did_you_mean, plain, show
+from flowmbpo.spec.problems import OPTION, Collector, Place, Problem, did_you_mean, plain, show
 from flowmbpo.spec.schema import Experiment
 
-OPTION = "--set"
 # Who an experiment is cannot be overridden, only what it does.
 _FIXED = ("name", "aliases", "extends", "abstract")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")

@@ -21,13 +21,14 @@ class ParameterCounts:
     encoder: int
     dynamics: int
     reward: int
+    continuation: int
     actor: int
     critics: int
 
     @property
     def world_model(self) -> int:
-        """Encoder, dynamics and reward: what the nominal size of a family is about."""
-        return self.encoder + self.dynamics + self.reward
+        """Encoder, dynamics and heads: what the nominal size of a family is about."""
+        return self.encoder + self.dynamics + self.reward + self.continuation
 
     @property
     def total(self) -> int:
@@ -53,17 +54,18 @@ def count_parameters(spec: Experiment) -> ParameterCounts:
     """Parameters of every network that the builder makes for this experiment."""
     model, env = spec.world_model, spec.env
     latent = model.latent_dim
-    joint = latent + env.action_dim + model.task_dim
-    hidden = [joint, *model.units]
-    encoder = normed([env.observation_dim + model.task_dim, *model.encoder_units, latent])
+    joint = latent + env.action_dim
+    encoder = normed([env.observation_dim, *model.encoder_units, latent]) if model.encoder == "mlp" else 0
     dynamics = normed([joint, *model.units, latent])
     if isinstance(model, FlowWorldModelSpec):
         dynamics += model.units[0]  # one more input: tau
-        if model.velocity == "linear":
-            dynamics -= 2 * latent  # a free velocity has no LayerNorm at its end
+    if model.encoder != "mlp" or (isinstance(model, FlowWorldModelSpec) and model.velocity == "linear"):
+        dynamics -= 2 * latent  # the last layer ends on no simplex and has no LayerNorm
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1
-    reward = normed(hidden) + linear(model.units[-1], bins)
-    state = latent + model.task_dim
-    actor = normed([state, *spec.actor.units]) + linear(spec.actor.units[-1], env.action_dim) + env.action_dim
-    critic = normed([state, *spec.critic.units]) + linear(spec.critic.units[-1], 1)
-    return ParameterCounts(encoder, dynamics, reward, actor, spec.critic.ensemble * critic)
+    reward = normed([joint, *model.units]) + linear(model.units[-1], bins)
+    continuation = 0
+    if model.continuation_units:
+        continuation = normed([joint, *model.continuation_units]) + linear(model.continuation_units[-1], 1)
+    actor = normed([latent, *spec.actor.units]) + linear(spec.actor.units[-1], env.action_dim) + env.action_dim
+    critic = normed([latent, *spec.critic.units]) + linear(spec.critic.units[-1], 1)
+    return ParameterCounts(encoder, dynamics, reward, continuation, actor, spec.critic.ensemble * critic)

@@ -12,6 +12,7 @@ from flowmbpo.errors import UserError
 # Beyond this a file is not a registry with mistakes but something else; a wall of text helps nobody.
 MAX_PROBLEMS = 1000
 _MAX_CANDIDATES = 200
+OPTION = "--set"  # the `file` of places on the command line
 _MAX_WORD = 80
 
 
@@ -63,6 +64,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{visible(self.place.file)}:{self.place.line}:{self.place.column}"
+        if self.place.file == OPTION:
+            place = visible(self.place.source)
         text = ": ".join(part for part in (place, self.subject(), self.message) if part)
         return f"{text}\n  hint: {self.hint}" if self.hint else text
 

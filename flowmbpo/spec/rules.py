@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
+
+OBSERVATION_DIMS = {spec.model_fields["kind"].default: spec.observation_dim for spec in (AntEnvSpec, PointMassEnvSpec)}
 SHORT_HORIZON = 16
 UNSTABLE_EULER_SUBSTEPS = 8
 
@@ -62,8 +65,18 @@ def _short_horizon(v: Values) -> Iterator[Verdict]:
         )
 
 
-def _simnorm_groups(v: Values) -> Iterator[Verdict]:
-    latent, group = v["world_model.latent_dim"], v["world_model.simnorm_dim"]
+def _latent(v: Values) -> Iterator[Verdict]:
+    latent = v["world_model.latent_dim"]
+    if v["world_model.encoder"] == "observation":
+        observation = OBSERVATION_DIMS[v["env.kind"]]
+        if latent != observation:
+            yield Verdict(
+                "world_model.latent_dim",
+                f'must be {observation}, the width of an observation, where world_model.encoder = "observation"',
+                also=("world_model.encoder", "env.kind"),
+            )
+        return
+    group = v["world_model.simnorm_dim"]
     if latent % group:
         lower, upper = latent - latent % group, latent + group - latent % group
         near = f"{lower} or {upper}" if lower else str(upper)
@@ -72,6 +85,32 @@ def _simnorm_groups(v: Values) -> Iterator[Verdict]:
             f"must be divisible by world_model.simnorm_dim = {group} (features per group of SimNorm)",
             f"the nearest are {near}",
             also=("world_model.simnorm_dim",),
+        )
+
+
+def _end_point(v: Values) -> Iterator[Verdict]:
+    if v["world_model.encoder"] == "observation" and v["world_model.velocity"] == "endpoint":
+        yield Verdict(
+            "world_model.velocity",
+            'must be "linear" where world_model.encoder = "observation": an end point needs a latent on the simplex',
+            also=("world_model.encoder",),
+        )
+
+
+def _visited_states(v: Values) -> Iterator[Verdict]:
+    if v["train.imagination"] == "alongside" and v["actor.updates"] > 1:
+        yield Verdict(
+            "actor.updates",
+            'must be 1 where train.imagination = "alongside": the real rollout is imagined once',
+            'use 1, or train.imagination = "from_visited"',
+            also=("train.imagination",),
+        )
+    newest = v["actor.recent_steps"] * v["train.num_envs"]
+    if v["train.imagination"] == "from_visited" and newest > v["train.replay_capacity"]:
+        yield Verdict(
+            "actor.recent_steps",
+            f"reaches back {newest:,} transitions, but train.replay_capacity = {v['train.replay_capacity']:,}",
+            also=("train.replay_capacity", "train.num_envs"),
         )
 
 
@@ -143,20 +182,33 @@ def _log_std(v: Values) -> Iterator[Verdict]:
         )
 
 
+def _sequence_length(v: Values) -> tuple[str, int]:
+    """The key that says how many transitions a learnt sequence has, and how many."""
+    given = v["train.wm_sequence_length"]
+    return ("train.horizon", v["train.horizon"]) if given is None else ("train.wm_sequence_length", given)
+
+
 def _sequence_fits_episode(v: Values) -> Iterator[Verdict]:
-    horizon, length = v["train.horizon"], v["env.episode_length"]
-    if length < horizon:
+    key, sequence = _sequence_length(v)
+    if v["env.episode_length"] < sequence:
         yield Verdict(
             "env.episode_length",
-            f"must be at least train.horizon = {horizon}: no episode would hold a sequence to learn from",
-            also=("train.horizon",),
+            f"must be at least {key} = {sequence}: no episode would hold a sequence to learn from",
+            also=(key,),
+        )
+    first = v["train.horizon"] * v["train.warmup_epochs"]
+    if sequence > first:
+        yield Verdict(
+            "train.wm_sequence_length",
+            f"must be at most train.horizon × train.warmup_epochs = {first}: the first update would find no sequence",
+            also=("train.horizon", "train.warmup_epochs"),
         )
 
 
 def _replay_holds_batch(v: Values) -> Iterator[Verdict]:
-    sequence = v["train.horizon"] + 1
-    batch = v["train.wm_batch_size"] * sequence
-    rollout = v["train.num_envs"] * sequence
+    key, sequence = _sequence_length(v)
+    batch = v["train.wm_batch_size"] * (sequence + 1)
+    rollout = v["train.num_envs"] * (sequence + 1)
     need = max(batch, rollout)
     if v["train.replay_capacity"] < need:
         what = (
@@ -166,20 +218,30 @@ def _replay_holds_batch(v: Values) -> Iterator[Verdict]:
         )
         yield Verdict(
             "train.replay_capacity",
-            f"must be at least {need:,} transitions to hold {what} of {sequence} observations",
-            also=("train.wm_batch_size", "train.num_envs", "train.horizon"),
+            f"must be at least {need:,} transitions to hold {what} of {sequence + 1} observations",
+            also=("train.wm_batch_size", "train.num_envs", key),
         )
 
 
 def _environments_fill_batch(v: Values) -> Iterator[Verdict]:
-    starts = v["train.num_envs"] * max(0, v["env.episode_length"] - v["train.horizon"] + 1)
+    key, sequence = _sequence_length(v)
+    starts = v["train.num_envs"] * max(0, v["env.episode_length"] - sequence + 1)
     if 0 < starts < v["train.wm_batch_size"]:
         yield Verdict(
             "train.wm_batch_size",
             f"cannot be filled: one episode of {v['env.episode_length']:,} steps in each of train.num_envs = "
-            f"{v['train.num_envs']:,} environments has {starts:,} sequences of {v['train.horizon'] + 1} observations",
+            f"{v['train.num_envs']:,} environments has {starts:,} sequences of {sequence + 1} observations",
             f"use at most {starts:,}, or more environments",
-            also=("train.num_envs", "env.episode_length", "train.horizon"),
+            also=("train.num_envs", "env.episode_length", key),
+        )
+
+
+def _warmup(v: Values) -> Iterator[Verdict]:
+    if v["train.warmup_epochs"] > v["train.max_epochs"]:
+        yield Verdict(
+            "train.warmup_epochs",
+            f"must be at most train.max_epochs = {v['train.max_epochs']:,}: nothing would ever be learnt",
+            also=("train.max_epochs",),
         )
 
 
@@ -201,7 +263,9 @@ def _expectations(v: Values) -> Iterator[Verdict]:
 
 RULES: tuple[Rule, ...] = (
     _short_horizon,
-    _simnorm_groups,
+    _latent,
+    _end_point,
+    _visited_states,
     _euler_substeps,
     _linear_schedule,
     _schedule_falls,
@@ -210,6 +274,7 @@ RULES: tuple[Rule, ...] = (
     _sequence_fits_episode,
     _replay_holds_batch,
     _environments_fill_batch,
+    _warmup,
     _minibatches,
     _expectations,
 )

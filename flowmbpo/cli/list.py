@@ -1,0 +1,103 @@
+"""`flowmbpo list`: the registry as a design table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.options import JsonOption, RegistryOption
+
+_COLUMNS = {  # heading: key of a row
+    "experiment": "name",
+    "model": "world_model",
+    "size": "nominal_params",
+    "built": "params",
+    "units": "units",
+    "encoder": "encoder_units",
+    "latent": "latent_dim",
+    "integrator": "integrator",
+    "substeps": "substeps",
+    "wm batch": "wm_batch_size",
+    "epochs": "max_epochs",
+    "horizon": "horizon",
+    "schedule": "lr_schedule",
+    "task dim": "task_dim",
+}
+_WIDE_ONLY = ("units", "encoder", "schedule", "task dim")  # left out on a terminal too narrow for them
+_WIDE = 180
+_NUMBERS = ("built", "latent", "substeps", "wm batch", "epochs", "horizon", "task dim")
+
+
+def list_experiments(registry: RegistryOption = None, as_json: JsonOption = False) -> None:
+    """Show the experiments of the registry: the design table."""
+    from flowmbpo.spec.registry import load_registry
+
+    found = load_registry(registry)
+    rows = [_row(found, name) for name in found.names()]
+    if as_json:
+        tables.print_json(rows)
+        return
+    wide = not tables.out.is_terminal or tables.out.width >= _WIDE
+    columns = {heading: key for heading, key in _COLUMNS.items() if wide or heading not in _WIDE_ONLY}
+    tables.print_table(
+        "",
+        [*columns, "expected R", "stability", "hours"],
+        [[*(_cell(key, row) for key in columns.values()), *_expectation(row["expected"])] for row in rows],
+        right=_NUMBERS,
+    )
+    tables.err.print(
+        "size: nominal, of the family; built: parameters of the world model. `flowmbpo show NAME` has the rest.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _row(registry: Any, name: str) -> dict[str, Any]:
+    from flowmbpo.spec.parameters import count_parameters
+
+    spec = registry.resolve(name).spec
+    counts = count_parameters(spec)
+    model, train = spec.world_model, spec.train
+    return {
+        "name": name,
+        "aliases": list(spec.aliases),
+        "description": spec.description,
+        "run_group": spec.run_group,
+        "env": spec.env.kind,
+        "world_model": model.kind,
+        "nominal_params": spec.family or None,
+        "params": counts.world_model,
+        "params_total": counts.total,
+        "units": list(model.units),
+        "encoder_units": list(model.encoder_units),
+        "latent_dim": model.latent_dim,
+        "task_dim": model.task_dim,
+        "integrator": getattr(model, "integrator", None),
+        "substeps": getattr(model, "substeps", None),
+        "wm_batch_size": train.wm_batch_size,
+        "max_epochs": train.max_epochs,
+        "horizon": train.horizon,
+        "lr_schedule": train.lr_schedule,
+        "expected": spec.expected.model_dump(mode="json"),
+    }
+
+
+def _cell(key: str, row: dict[str, Any]) -> Any:
+    if key == "name" and row["aliases"]:
+        return f"{row['name']} ({', '.join(row['aliases'])})"
+    if isinstance(row[key], list):
+        first = row[key][0]
+        same = all(width == first for width in row[key]) and len(row[key]) > 2
+        return f"{first} ×{len(row[key])}" if same else ", ".join(map(str, row[key]))
+    return row[key]
+
+
+def _expectation(expected: dict[str, Any]) -> list[Any]:
+    return [_range(expected["peak_reward"]), expected["stability"], _range(expected["hours"])]
+
+
+def _range(pair: list[float] | None) -> str | None:
+    if pair is None:
+        return None
+    low, high = (f"{value:,g}" for value in pair)
+    return f"about {low}" if low == high else f"{low}–{high}"
