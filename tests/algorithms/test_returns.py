@@ -61,9 +61,7 @@ def test_columns_are_independent():
     goes_on = 1.0 - ended.float()
     three = [t.expand(3, 3) for t in (REWARDS, VALUES)]
     together = segment_returns(three[0], goes_on, three[1], gamma=0.5, ended=ended)
-    alone = [
-        segment_returns(REWARDS, goes_on[:, [i]], VALUES, gamma=0.5, ended=ended[:, [i]]).item() for i in range(3)
-    ]
+    alone = [segment_returns(REWARDS, goes_on[:, [i]], VALUES, gamma=0.5, ended=ended[:, [i]]).item() for i in range(3)]
     assert together.tolist() == alone
 
 

@@ -1,0 +1,310 @@
+"""The whole learner on the point mass: what each phase may touch, exact resume, and that it learns."""
+
+import copy
+import math
+
+import pytest
+import torch
+from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
+
+from flowmbpo.algorithms.returns import segment_returns
+from flowmbpo.envs.pointmass import PointMassEnv
+from flowmbpo.tracking.metrics import check_names
+
+VARIANTS = {
+    "published": {"train": PUBLISHED, "latent_dim": 16},
+    "published-real-targets": {"train": PUBLISHED, "latent_dim": 16, "critic": {"targets": "real"}},
+    "grounded": {
+        "train": GROUNDED | {"warmup_epochs": 2},
+        "actor": {"updates": 2, "average_decay": 0.9},
+        "critic": {"targets": "real"},
+    },
+    "dreaming": {"train": GROUNDED, "critic": {"targets": "imagined"}},
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    return VARIANTS[request.param]
+
+
+def weights(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def same(before, module):
+    return all(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
+
+
+def test_statistics_are_detached_scalars_with_catalogued_names(variant):
+    statistics = run_epochs(learner(**variant), 0, 4)
+    check_names(statistics)
+    assert {"train/actor_loss", "train/value_loss", "train/world_model_loss", "train/dynamics_loss"} <= set(statistics)
+    for name, value in statistics.items():
+        assert value.shape == (), name
+        assert not value.requires_grad, name
+        assert math.isfinite(value), name
+
+
+def test_each_phase_changes_only_its_own_network(variant):
+    algorithm = learner(**variant)
+    run_epochs(algorithm, 0, 3)
+    parts = {"actor": algorithm.actor, "critic": algorithm.critic, "world_model": algorithm.world_model}
+    algorithm.begin_epoch(3)
+    for phase, update in algorithm.phases:
+        before = {name: weights(module) for name, module in parts.items()}
+        update()
+        changed = {name for name, module in parts.items() if not same(before[name], module)}
+        assert changed == ({phase} & set(parts))
+
+
+def test_the_actors_backward_leaves_no_gradient_in_frozen_networks(variant):
+    algorithm = learner(**variant)
+    run_epochs(algorithm, 0, 2)
+    for module in (algorithm.world_model, algorithm.critic):
+        for parameter in module.parameters():
+            parameter.grad = None
+    algorithm.begin_epoch(2)
+    algorithm.rollout()
+    algorithm.update_actor()
+    for module in (algorithm.world_model, algorithm.critic):
+        assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
+    assert all(parameter.grad is not None for parameter in algorithm.actor.parameters())
+
+
+def test_an_untrained_model_does_not_move_the_policy(variant):
+    algorithm = learner(**variant)
+    before = weights(algorithm.actor)
+    algorithm.begin_epoch(0)
+    algorithm.rollout()
+    assert algorithm.update_actor() == {}
+    assert algorithm.update_critic() == {}
+    assert same(before, algorithm.actor)
+
+
+def test_first_model_updates_wait_for_the_warm_up():
+    algorithm = learner(train=GROUNDED | {"warmup_epochs": 3, "wm_updates": 2, "wm_first_updates": 7})
+    counts = []
+    for epoch in range(5):
+        run_epochs(algorithm, epoch, epoch + 1)
+        counts.append(algorithm.world_model_updates)
+    assert counts == [0, 0, 7, 9, 11]
+
+
+@pytest.mark.parametrize("split", [1, 2, 5])
+def test_resume_is_bit_exact(variant, split):
+    """Also after the replay ring has wrapped (2,000 transitions, 256 an epoch) and in the middle of episodes."""
+    last = 10
+    whole = learner(seed=3, **variant)
+    run_epochs(whole, 0, last)
+
+    first = learner(seed=3, **variant)
+    run_epochs(first, 0, split)
+    state, env_state = copy.deepcopy(first.state_dict()), copy.deepcopy(first.env.state_dict())
+    run_epochs(first, split, last)  # what was saved must not change with what goes on
+
+    second = learner(seed=99, **variant)
+    second.load_state_dict(state)
+    second.env.load_state_dict(env_state)
+    statistics = run_epochs(second, split, last)
+
+    expected = run_epochs(whole, last, last + 1)
+    assert statistics.keys() == expected.keys()
+    found = run_epochs(second, last, last + 1)
+    assert {name: value.item() for name, value in found.items()} == {n: v.item() for n, v in expected.items()}
+    for name in ("world_model", "actor", "critic", "average_actor"):
+        assert same(weights(getattr(whole, name)), getattr(second, name)), name
+    for name, tensor in whole.replay.state_dict().items():
+        assert torch.equal(tensor, second.replay.state_dict()[name]), name
+
+
+def test_same_seed_same_bits_other_seed_other_bits(variant):
+    first, second, third = (learner(seed=seed, **variant) for seed in (1, 1, 2))
+    for algorithm in (first, second, third):
+        run_epochs(algorithm, 0, 3)
+    assert same(weights(first.actor), second.actor)
+    assert not same(weights(first.actor), third.actor)
+
+
+def test_deployable_state_acts_like_the_learner_it_came_from(variant):
+    trained, fresh = learner(seed=1, **variant), learner(seed=2, **variant)
+    run_epochs(trained, 0, 4)
+    fresh.load_deployable_state(copy.deepcopy(trained.deployable_state()))
+    obs = torch.randn(5, 3, 2)
+    for algorithm in (trained, fresh):
+        algorithm.rolled = algorithm.policy()
+        algorithm.rolled.begin(3)
+    for o in obs:
+        for expected, found in zip(trained.rolled.act(o), fresh.rolled.act(o), strict=True):
+            assert torch.equal(expected, found)
+
+
+def test_open_loop_policy_looks_only_once_per_horizon():
+    algorithm = learner(**VARIANTS["published"])
+    run_epochs(algorithm, 0, 3)
+    policy = algorithm.policy()
+    policy.begin(2)
+    obs = torch.randn(40, 2, 2)
+    first = [policy.act(o)[0] for o in obs]
+    changed = obs.clone()
+    blind = [t for t in range(40) if t % 16]
+    changed[blind] += 10.0
+    policy.begin(2)
+    assert all(torch.equal(policy.act(o)[0], expected) for o, expected in zip(changed, first, strict=True))
+    changed[16] += 1.0
+    policy.begin(2)
+    assert not torch.equal(torch.stack([policy.act(o)[0] for o in changed]), torch.stack(first))
+
+
+def test_closed_loop_policy_forgets_everything():
+    algorithm = learner(**VARIANTS["grounded"])
+    run_epochs(algorithm, 0, 3)
+    policy = algorithm.policy()
+    policy.begin(4)
+    obs = torch.randn(4, 2)
+    first = policy.act(obs)[0]
+    policy.act(torch.randn(4, 2))
+    assert torch.equal(policy.act(obs)[0], first)
+
+
+def test_published_rollout_restarts_where_the_real_episode_ended():
+    """Every environment is cut in the middle of the horizon: latents after it must come from the new observation."""
+    env = PointMassEnv(num_envs=4, episode_length=5)
+    algorithm = learner(env=env, latent_dim=16, train=PUBLISHED)
+    algorithm.begin_epoch(0)
+    algorithm.rollout()
+    imagined, experience = algorithm._imagined, algorithm.experience
+    assert imagined.ended[4].all()
+    assert not imagined.ended[:4].any()
+    restarted = algorithm.encode(experience.obs[5])
+    torch.testing.assert_close(imagined.latents[5], restarted)
+    assert not torch.equal(imagined.next_latents[4], restarted)
+    # the returns of the rollout, recomputed column by column from its own numbers
+    values = algorithm.critic.min(imagined.next_latents)
+    found = segment_returns(imagined.rewards, imagined.continues, values, gamma=0.9, ended=imagined.ended)
+    ends = (4, 9, 14, 15)
+    expected = torch.zeros(4)
+    start = 0
+    for end in ends:
+        for t in range(start, end + 1):
+            expected += 0.9 ** (t - start) * imagined.rewards[t]
+        expected += 0.9 ** (end - start + 1) * values[end]
+        start = end + 1
+    torch.testing.assert_close(found, expected)
+
+
+def test_published_actions_do_not_depend_on_observations_within_the_horizon():
+    """Open loop: shifting what the environment shows changes nothing until the next epoch begins."""
+
+    class Shifted(PointMassEnv):
+        def step(self, actions):
+            self.actions = [*getattr(self, "actions", []), actions.clone()]
+            step = super().step(actions)
+            return step._replace(obs=step.obs + self.shift)
+
+    taken = []
+    for shift in (0.0, 5.0):
+        env = Shifted(num_envs=3, seed=0, episode_length=100)
+        env.shift = shift
+        algorithm = learner(env=env, latent_dim=16, train=PUBLISHED)
+        algorithm.begin_epoch(0)
+        algorithm.rollout()
+        algorithm.rollout()
+        taken.append(torch.stack(env.actions))
+    assert torch.equal(taken[0][:16], taken[1][:16])
+    assert not torch.equal(taken[0][16:], taken[1][16:])
+
+
+@pytest.mark.parametrize("name", ["published", "grounded"])
+def test_values_that_are_not_finite_are_refused_and_counted(name):
+    class Poisoned(PointMassEnv):
+        poison = False
+
+        def step(self, actions):
+            step = super().step(actions)
+            return step._replace(reward=step.reward * float("nan")) if self.poison else step
+
+    algorithm = learner(env=Poisoned(num_envs=8, episode_length=20), **VARIANTS[name])
+    run_epochs(algorithm, 0, 3)
+    before = {part: weights(getattr(algorithm, part)) for part in ("actor", "critic", "world_model")}
+    algorithm.env.poison = True
+    run_epochs(algorithm, 3, 5)
+    assert algorithm.nonfinite["environment"] == 2 * 16 * 8
+    assert sum(int(count) for count in algorithm.nonfinite.values()) > 2 * 16 * 8
+    for part in before:
+        assert all(torch.isfinite(parameter).all() for parameter in getattr(algorithm, part).parameters())
+
+
+def test_the_reward_head_learns_and_has_a_gradient():
+    """What the policy climbs: after training, predictions follow the real reward and depend on the state."""
+    algorithm = learner(latent_dim=16, train=PUBLISHED | {"wm_first_updates": 300, "wm_learning_rate": 3e-3})
+    statistics = run_epochs(algorithm, 0, 2)
+    assert statistics["train/reward_correlation"] > 0.9
+    obs = algorithm.experience.obs[0].clone().requires_grad_()
+    algorithm.world_model.reward(algorithm.encode(obs), algorithm.experience.actions[0]).sum().backward()
+    towards_zero = -obs.grad[:, 0] * obs[:, 0].sign()
+    assert towards_zero.mean() > 0.1
+
+
+def test_learning_rates_follow_the_schedule():
+    algorithm = learner(train=GROUNDED | {"max_epochs": 10, "final_learning_rate": 1e-5}, actor={"learning_rate": 1e-3})
+    rates = []
+    for epoch in (0, 5, 10):
+        algorithm.begin_epoch(epoch)
+        rates.append(algorithm.optimizers["actor"].learning_rate)
+    assert rates == pytest.approx([1e-3, 5.05e-4, 1e-5])
+
+
+def test_bfloat16_trains_and_keeps_float32_weights():
+    algorithm = learner(**VARIANTS["grounded"] | {"train": GROUNDED | {"precision": "bfloat16"}})
+    statistics = run_epochs(algorithm, 0, 4)
+    assert all(math.isfinite(value) for value in statistics.values())
+    assert all(parameter.dtype is torch.float32 for parameter in algorithm.world_model.parameters())
+    assert all(int(count) == 0 for count in algorithm.nonfinite.values())
+
+
+def test_the_averaged_policy_lags_behind_and_is_the_one_deployed():
+    algorithm = learner(**VARIANTS["grounded"])
+    run_epochs(algorithm, 0, 3)
+    before, actor = weights(algorithm.average_actor), weights(algorithm.actor)
+    run_epochs(algorithm, 3, 4)
+    for old, new, source in zip(
+        before, algorithm.average_actor.parameters(), algorithm.actor.parameters(), strict=True
+    ):
+        torch.testing.assert_close(new, old + 0.1 * (source - old))
+    assert not same(actor, algorithm.average_actor)
+    assert algorithm.policy().actor is algorithm.average_actor
+
+
+@pytest.mark.parametrize("name", ["published", "grounded"])
+def test_it_learns_the_point_mass(name):
+    """R must close at least 80% of the gap between the untrained and the best possible policy, within seconds."""
+    env = PointMassEnv(num_envs=32, seed=4, episode_length=20)
+    settings = copy.deepcopy(VARIANTS[name])
+    settings["train"] |= {"wm_first_updates": 200, "wm_updates": 8, "wm_batch_size": 128, "wm_learning_rate": 2e-3}
+    settings["train"] |= {"replay_capacity": 50_000}
+    settings["actor"] = settings.get("actor", {}) | {"learning_rate": 2e-3}
+    settings["critic"] = settings.get("critic", {}) | {"learning_rate": 2e-3, "passes": 4}
+    algorithm = learner(seed=4, env=env, **settings)
+    untrained = evaluate(algorithm)
+    run_epochs(algorithm, 0, 50)
+    best = 20 - 10 / 3  # roughly: |start| is 1/2 on average and shrinks by 0.1 a step
+    trained = evaluate(algorithm)
+    assert trained - untrained > 0.8 * (best_return() - untrained)
+    assert best > untrained
+
+
+def best_return():
+    env = PointMassEnv(num_envs=256, seed=123, episode_length=20)
+    return env.best_return(env.reset()[:, 0]).mean().item()
+
+
+def evaluate(algorithm):
+    env = PointMassEnv(num_envs=256, seed=123, episode_length=20)
+    policy, total, obs = algorithm.policy(), torch.zeros(256), env.reset()
+    policy.begin(256)
+    for _ in range(20):
+        step = env.step(policy.act(obs)[0])
+        total += step.reward
+        obs = step.obs
+    return total.mean().item()
