@@ -111,7 +111,7 @@ class AntEnv:
             )
 
         def record_steps() -> list[wp.Launch]:
-            scalar = Lanes if width > 1 else float
+            scalar = Lanes if width > 1 else wp.float32
             # the same memory as `state`, one `scalar` per row
             groups = wp.from_torch(self._state if width > 1 else self._state[:, :, 0], dtype=scalar)
             fallen_height = kernels.FALLEN_HEIGHT if self.early_termination else -math.inf
