@@ -64,14 +64,14 @@ def duration(seconds: float | None) -> str:
 
 
 def expectation(expected: dict[str, Any] | None) -> str:
-    """`1,200–1,400, high stability`: what the author wrote down before the run."""
+    """`1,200–1,400, stability high`: what the author wrote down before the run."""
     if not expected:
         return NOTHING
     parts = []
     if span := expected.get("peak_reward"):
         parts.append(reward(span[0]) if span[0] == span[1] else f"{reward(span[0])}–{reward(span[1])}")
     if stability := expected.get("stability"):
-        parts.append(f"{stability} stability")
+        parts.append(f"stability {stability}")
     return ", ".join(parts) or str(expected.get("note") or NOTHING)
 
 
@@ -91,8 +91,7 @@ def _evaluated(row: Row) -> str:
 def _stability(row: Row) -> str:
     if row.stability is None:
         return NOTHING
-    some = f" ({row.collapsed} of {row.runs} collapsed)" if row.collapsed and row.runs > 1 else ""
-    return f"{row.stability:.2f} {row.stability_verdict}{some}"
+    return f"{row.stability:.2f} {row.stability_verdict}"
 
 
 def _until(row: Row, level: int) -> str:
@@ -104,16 +103,16 @@ def _until(row: Row, level: int) -> str:
 
 def _earlier(row: Row) -> str:
     peaks = [reference["peak_reward"] for reference in row.earlier if "peak_reward" in reference]
-    return ", ".join(map(reward, peaks)) or NOTHING
+    return reward(max(peaks, default=None))
 
 
 def _published(row: Row) -> str:
     best = row.published
-    return f"{reward(best['final_reward'])} ({best['title']})" if best and "final_reward" in best else NOTHING
+    return f"{reward(best['final_reward'])} ({best['key']})" if best and "final_reward" in best else NOTHING
 
 
 def _params(row: Row) -> str:
-    count = f"{row.params / 1e6:.2f} M" if row.params else NOTHING
+    count = f"{row.params / 1e6:.1f} M" if row.params else NOTHING
     return f"{count} ({row.nominal_params})" if row.nominal_params else count
 
 
@@ -126,13 +125,13 @@ RESULTS: tuple[Column, ...] = (
     Column("final R", lambda row: reward(row.final_reward)),
     Column("last 100", lambda row: reward(row.last100_reward)),
     Column("final/peak", _stability, right=False),
-    Column("expected peak", lambda row: expectation(row.expected), right=False),
+    Column("expected", lambda row: expectation(row.expected), right=False),
     Column("earlier peak", _earlier),
     Column("published", _published, right=False),
 )
 COST: tuple[Column, ...] = (
     _NAME,
-    Column("parameters", _params),
+    Column("world model", _params),
     Column("env steps", lambda row: steps(row.env_steps)),
     Column("wall time", lambda row: duration(row.wall_seconds)),
     Column("env steps/s", lambda row: reward(row.env_steps_per_second)),

@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from flowmbpo.spec.identity import identity, spec_hash
+from flowmbpo.spec.parameters import ParameterCounts, count_parameters
 from flowmbpo.spec.references import EarlierReference, PublishedReference
 from flowmbpo.spec.registry import Registry, load_registry
+from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Known:
     spec: dict[str, Any] = field(default_factory=dict)
     spec_hash: str = ""
     nominal_params: str | None = None
-    params: int | None = None
+    params: ParameterCounts | None = None
     expected: dict[str, Any] | None = None
     earlier: tuple[dict[str, Any], ...] = ()
     published: dict[str, Any] | None = None
@@ -52,7 +57,7 @@ def _known(registry: Registry, name: str) -> Known:
         spec=json.loads(json.dumps(identity(spec))),
         spec_hash=spec_hash(spec),
         nominal_params=spec.family or None,
-        params=None,
+        params=count_parameters(spec),
         expected=expected or None,
         earlier=tuple(
             reference.model_dump(mode="json", exclude_none=True)
@@ -63,13 +68,46 @@ def _known(registry: Registry, name: str) -> Known:
     )
 
 
-def published(registry: Registry, env: str = "ant") -> list[PublishedReference]:
-    """Published results in one environment, best final R first."""
-    found = [r for r in registry.references.values() if isinstance(r, PublishedReference) and r.env == env]
-    return sorted(found, key=lambda reference: -(reference.final_reward or float("-inf")))
+def published(registry: Registry, env: str = "ant") -> dict[str, PublishedReference]:
+    """Published results in one environment by their key in the registry, best final R first."""
+    found = {
+        key: reference
+        for key, reference in registry.references.items()
+        if isinstance(reference, PublishedReference) and reference.env == env
+    }
+    return dict(sorted(found.items(), key=lambda item: -(item[1].final_reward or float("-inf"))))
 
 
 def _best_published(registry: Registry, env: str) -> dict[str, Any] | None:
     """The result to beat: the highest published mean over seeds."""
-    found = [reference for reference in published(registry, env) if reference.final_reward is not None]
-    return found[0].model_dump(mode="json", exclude_none=True) if found else None
+    for key, reference in published(registry, env).items():
+        if reference.final_reward is not None:
+            return {"key": key, **reference.model_dump(mode="json", exclude_none=True)}
+    return None
+
+
+def params_of(run: RunRecord, known: Known | None) -> ParameterCounts | None:
+    """Trainable parameters of a run: from the spec it logged, else from what the registry says of its name."""
+    if known is not None and run.tags.get("flowmbpo.spec_hash") == known.spec_hash:
+        return known.params
+    spec: dict[str, Any] = {}
+    for key, text in run.params.items():
+        *sections, last = key.split(".")
+        place = spec
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                return known.params if known else None
+        place[last] = parse_param(text)
+    try:
+        return count_parameters(Experiment.model_validate(spec))
+    except (ValidationError, RecursionError):  # written by plain MLflow calls, or by another version
+        return known.params if known else None
+
+
+def parse_param(text: str) -> Any:
+    """The value behind a logged param: JSON where it is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

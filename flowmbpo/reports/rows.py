@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowmbpo.reports import statistics
+from flowmbpo.reports.known import Known, params_of
 from flowmbpo.reports.statistics import THRESHOLDS, CurveSummary
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EVALUATED_REWARD
 from flowmbpo.tracking.records import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from flowmbpo.reports.known import Known
 
 TRAINED = EPISODE_REWARD
 EVALUATED = EVALUATED_REWARD
@@ -77,7 +76,8 @@ class Row:
     reached: dict[int, int]
     wall_seconds: float | None
     env_steps_per_second: float | None
-    params: int | None
+    params: int | None  # of the world model, which the nominal size is about
+    params_total: int | None
     nominal_params: str | None
     expected: dict[str, Any] | None
     earlier: tuple[dict[str, Any], ...]
@@ -125,6 +125,7 @@ def make_row(name: str, runs: Sequence[RunFigures], known: Known | None, is_expe
     stability = statistics.mean(curve.stability for curve in curves)
     steps = [curve.env_steps for curve in curves if curve.points]
     seeds = [run.run.seed for run in runs]
+    counts = params_of(runs[0].run, known)
     return Row(
         name=name,
         is_experiment=is_experiment,
@@ -151,7 +152,8 @@ def make_row(name: str, runs: Sequence[RunFigures], known: Known | None, is_expe
         reached={level: sum(curve.steps_to.get(level) is not None for curve in curves) for level in THRESHOLDS},
         wall_seconds=statistics.mean(run.run.wall_seconds for run in runs),
         env_steps_per_second=statistics.mean(run.steps_per_second for run in runs),
-        params=known.params if known else None,
+        params=counts.world_model if counts else None,
+        params_total=counts.total if counts else None,
         nominal_params=known.nominal_params if known else None,
         expected=known.expected if known else None,
         earlier=known.earlier if known else (),

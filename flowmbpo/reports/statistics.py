@@ -1,4 +1,4 @@
-"""Figures of one learning curve, and estimates over seeds with honest intervals. Arrays in, numbers out; no store, no text.
+"""Figures of one learning curve, and estimates over seeds with honest intervals. Arrays in, numbers out.
 
 Over seeds the interquartile mean (IQM) with a stratified bootstrap, and the probability of improvement, follow Agarwal
 et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv 2108.13264). SciPy does the
@@ -115,9 +115,9 @@ def mean(values: Iterable[float | None]) -> float | None:
 def interquartile_mean(*strata: Sequence[float]) -> Estimate:
     """Mean of the middle half of all runs, with a bootstrap interval that resamples within each stratum.
 
-    One experiment is one stratum; several experiments pooled are several. Below four runs nothing is trimmed: the IQM is
-    the mean. An interval needs at least two runs in every stratum; with fewer than about ten it is too narrow (see
-    docs/comparing.md for measured coverage), because a bootstrap cannot see values that did not occur.
+    One experiment is one stratum; several experiments pooled are several. Below four runs nothing is trimmed: the
+    IQM is the mean. An interval needs at least two runs in every stratum; with fewer than about ten it is too narrow (
+    docs/comparing.md says how much), because a bootstrap cannot see values that did not occur.
     """
     samples = [np.asarray(stratum, dtype=float) for stratum in strata if len(stratum)]
     n = sum(map(len, samples))

@@ -1,0 +1,87 @@
+"""`flowmbpo compare`: experiments (their finished runs) or single runs side by side, with verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import names_and_run_ids
+from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from flowmbpo.reports import Comparison
+
+
+def compare(
+    selectors: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME|RUN_ID...",
+            help="Experiments (all their finished runs) or single runs (id, its beginning, or NAME/seed-N).",
+            show_default=False,
+            autocompletion=names_and_run_ids,
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per row.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the learning curves.", show_default=False)
+    ] = None,
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare experiments or runs: rewards with intervals, stability, cost, what differs, which is better.
+
+    R is the real simulator's. docs/comparing.md defines every figure.
+    """
+    chosen = [name for name, on in (("--json", as_json), ("--markdown", markdown), ("--csv", as_csv)) if on]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)} exclude each other; give one of them")
+    if not selectors:
+        raise UserError("name experiments or runs to compare; `flowmbpo list` and `flowmbpo runs` show them")
+    if plot:
+        from flowmbpo.reports.figure_style import check_picture
+
+        check_picture(plot)
+    from flowmbpo.reports import compare as compare_runs
+    from flowmbpo.reports import formats
+    from flowmbpo.spec.registry import load_registry
+
+    known = load_registry(registry)
+    comparison = compare_runs(selectors, tracking_uri=tracking_uri, registry=known)
+    if as_json:
+        tables.print_json(comparison.document())
+    elif markdown:
+        typer.echo(formats.to_markdown(comparison), nl=False)
+    elif as_csv:
+        typer.echo(formats.to_csv(comparison), nl=False)
+    else:
+        _show(comparison)
+    if plot:
+        from flowmbpo.reports.known import published
+        from flowmbpo.reports.plots import save_curves
+
+        save_curves(comparison, plot, published(known))
+        tables.err.print(f"learning curves: {plot}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(comparison: Comparison) -> None:
+    from flowmbpo.reports import formats
+
+    for title, columns in (("Results", formats.RESULTS), ("Cost", formats.COST)):
+        tables.print_table(
+            title,
+            [column.heading for column in columns],
+            [[column.cell(row) for column in columns] for row in comparison.rows],
+            right=[column.heading for column in columns if column.right],
+        )
+    headings, rows = formats.spec_table(comparison)
+    if rows:
+        tables.print_table("Spec keys that differ", headings, rows)
+    for line in formats.remarks(comparison):
+        tables.out.print(f"• {line}", markup=False, highlight=False, soft_wrap=True)

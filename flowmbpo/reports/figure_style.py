@@ -1,0 +1,95 @@
+"""How figures look and how they are saved: PNG, PDF, and SVG that follows a page's light or dark colours.
+
+Matplotlib's global settings are the same before and after; its pyplot is not used.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Told apart by most colour-blind readers, in print together with dashes; the page has its own dark variants.
+COLOURS = ("#0b62c4", "#c2410c", "#15803d", "#8b2fc9", "#b4124a", "#0e7490", "#8a6100", "#5b5f6b")
+INK, MUTED, RULE = "#1b1f27", "#6b7280", "#d8dbe2"
+_SUFFIXES = (".png", ".svg", ".pdf")
+_METADATA = ("Date", "Creator", "Format", "Type")  # not wanted in a page
+_STYLE: Any = {
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "flowmbpo",  # the same figure gives the same bytes
+    "text.parse_math": False,  # names may hold a dollar sign
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def styled() -> Iterator[Callable[..., Figure]]:
+    """Our style, and a function (height, width) in inches that makes a figure in it."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        yield lambda height, width=6.2: Figure(figsize=(width, height), dpi=150)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    try:
+        with styled():
+            figure.savefig(path, facecolor="white")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def check_picture(path: Path) -> None:
+    """Raises UserError for a file that cannot become a picture."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{path}: a picture ends in {', '.join(_SUFFIXES)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"{path} cannot be written: {'it is' if path.is_dir() else 'there is no such'} folder")
+
+
+def to_svg(figure: Figure, key: str, alt: str) -> str:
+    """Inline SVG for a page: colours become CSS variables (--c0.., --ink, --muted, --rule), `key` makes ids unique."""
+    buffer = io.StringIO()
+    with styled():
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    variables = {INK: "ink", MUTED: "muted", RULE: "rule"} | {colour: f"c{i}" for i, colour in enumerate(COLOURS)}
+    text = re.sub(r"#[0-9a-f]{6}", lambda m: f"var(--{variables[m[0]]})" if m[0] in variables else m[0], text)
+    text = re.sub(r'\bid="', f'id="{key}-', text)
+    text = re.sub(r'((?:xlink:)?href="#|url\(#)', lambda m: m[1] + key + "-", text)
+    text = text.replace("'DejaVu Sans'", "inherit")
+    opening = re.match(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', text)
+    assert opening, "matplotlib writes a viewBox"
+    title = escape(alt)
+    head = f'<svg viewBox="{opening[1]}" role="img" xmlns="http://www.w3.org/2000/svg" '
+    head += f'xmlns:xlink="http://www.w3.org/1999/xlink" aria-labelledby="{key}-title"><title id="{key}-title">{title}'
+    return head + "</title>" + text[opening.end() :]

@@ -1,0 +1,76 @@
+"""Which of two groups of runs is better, with which probability, and whether chance alone would explain it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from flowmbpo.reports import statistics
+from flowmbpo.reports.rows import EVALUATED, TRAINED, RunFigures
+
+_ALL_PAIRS = 8  # up to this many groups every pair gets a verdict; beyond, every group against the first
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`better` and `worse` name groups of runs; `metric` is what decided."""
+
+    better: str
+    worse: str
+    metric: str
+    improvement: statistics.Improvement
+
+    @property
+    def established(self) -> bool:
+        """Whether chance alone is an unlikely explanation."""
+        return self.improvement.p_value < 1 - statistics.CONFIDENCE
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "better": self.better,
+            "worse": self.worse,
+            "metric": self.metric,
+            "probability": self.improvement.probability,
+            "low": self.improvement.low,
+            "high": self.improvement.high,
+            "p_value": self.improvement.p_value,
+            "seeds": list(self.improvement.seeds),
+            "established": self.established,
+            "text": str(self),
+        }
+
+    def __str__(self) -> str:
+        found = self.improvement
+        counts = f"{found.seeds[0]} and {found.seeds[1]} runs"
+        if found.probability == 0.5:
+            return f"{self.better} and {self.worse} are equal so far ({counts})"
+        text = f"{self.better} is better than {self.worse} with probability {found.probability:.2f}"
+        if found.low is None or found.high is None:
+            return f"{text}, but an interval needs at least two runs of each ({counts})"
+        span = f"95% interval {found.low:.2f} to {found.high:.2f}"
+        if found.low == found.high == 1.0:  # a bootstrap of separated samples has no width, which is no certainty
+            span = "every run above every run"
+        text += f" ({span}; {counts}; p = {found.p_value:.2g})"
+        return text if self.established else f"{text}: not established, chance could explain it"
+
+
+def judge_all(runs: Mapping[str, Sequence[RunFigures]]) -> list[Verdict]:
+    """Verdicts between the groups, in their order; none for pairs without a metric that all their runs have."""
+    names = list(runs)
+    pairs = combinations(names, 2) if len(names) <= _ALL_PAIRS else ((names[0], other) for other in names[1:])
+    return [found for a, b in pairs if (found := judge(a, runs[a], b, runs[b])) is not None]
+
+
+def judge(a: str, runs_a: Sequence[RunFigures], b: str, runs_b: Sequence[RunFigures]) -> Verdict | None:
+    """Which of two groups of runs is better: by evaluated R if every run has it, else by the end of training."""
+    for metric, pick in ((EVALUATED, "evaluated"), (f"{TRAINED} (mean of the last 100 points)", "last100")):
+        first = [getattr(run, pick) for run in runs_a]
+        second = [getattr(run, pick) for run in runs_b]
+        if first and second and None not in first and None not in second:
+            found = statistics.improvement(first, second)
+            if found.probability >= 0.5:
+                return Verdict(a, b, metric, found)
+            return Verdict(b, a, metric, statistics.improvement(second, first))
+    return None
