@@ -315,7 +315,9 @@ class PWM:
         steps = max(HORIZONS)
         if not len(self.replay.starts(steps)):
             return {}
-        batch = self.replay.sample(DIAGNOSTIC_SEQUENCES, steps, self.generator)
+        # A generator of its own: measuring must not change what training draws next.
+        generator = torch.Generator(self.device).manual_seed(0)
+        batch = self.replay.sample(DIAGNOSTIC_SEQUENCES, steps, generator)
         errors = open_loop_error(self.world_model, self.observations(batch.obs), batch.actions)
         return {f"model/{name}": value for name, value in errors.items() if not name.endswith("_relative")}
 

@@ -122,7 +122,7 @@ def test_recent_observations_are_acted_on_and_not_old():
     obs = replay.sample_recent(2000, 8, torch.Generator().manual_seed(0)).int().tolist()
     acted_on = {transition for row in tape.transitions[-8:] for transition in row}
     assert {tuple(row) for row in obs} <= acted_on
-    newest = {transition for transition in tape.transitions[-1]}
+    newest = set(tape.transitions[-1])
     assert newest <= {tuple(row) for row in obs}
 
 
