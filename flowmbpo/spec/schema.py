@@ -98,7 +98,8 @@ EnvSpec = Annotated[AntEnvSpec | PointMassEnvSpec, Field(discriminator="kind")]
 
 class _WorldModelBase(Section):
     encoder: Literal["mlp", "observation"] = Field(
-        "mlp", description="what z is: a learned latent on simplices, or the (normalised) observation itself"
+        "mlp",
+        description="what z is: a learned latent on simplices, or the observation itself (an MLP then predicts its change)",
     )
     units: Widths = Field(description="hidden widths of dynamics and reward")
     encoder_units: Widths = Field(description='hidden widths of the encoder; unused with encoder = "observation"')
@@ -119,7 +120,6 @@ class MLPWorldModelSpec(_WorldModelBase):
     """z' = SimNorm(MLP([z, a])), as in TD-MPC2."""
 
     kind: Literal["mlp"] = "mlp"
-    residual: bool = Field(False, description='z\' = z + f(z, a); with encoder = "observation" only')
 
 
 class FlowWorldModelSpec(_WorldModelBase):
@@ -186,8 +186,8 @@ class TrainSpec(Section):
     allow_short_horizon: bool = Field(False, description="accept a horizon below 16 on purpose")
     imagination: Literal["alongside", "from_visited"] = Field(
         "alongside",
-        description="imagined rollouts run beside the real one, open loop (published PWM), or start from visited states "
-        "while the real environment is driven closed loop",
+        description="imagined rollouts run beside the real one, open loop (published PWM), or start from visited "
+        "states while the real environment is driven closed loop",
     )
     max_epochs: PositiveInt = Field(description="epochs of training; the learning-rate schedule ends here")
     num_envs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="environments simulated side by side")

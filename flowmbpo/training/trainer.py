@@ -27,7 +27,11 @@ class Algorithm(Protocol):
     """What the loop needs of a learning algorithm; statistics are detached 0-d tensors by metric name."""
 
     env_steps_per_epoch: int
-    nonfinite: Mapping[str, Tensor]  # refused updates and bad values so far, by where they arose
+
+    @property
+    def nonfinite(self) -> Mapping[str, Tensor]:
+        """Refused updates and bad values so far, by where they arose."""
+        ...
 
     def begin_epoch(self, epoch: int) -> None: ...
     @property

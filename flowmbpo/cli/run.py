@@ -1,0 +1,150 @@
+"""`flowmbpo run`: train experiments one after the other, or continue one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
+from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
+from flowmbpo.errors import UserError
+from flowmbpo.spec.registry import load_registry
+
+if TYPE_CHECKING:
+    from flowmbpo.spec.schema import Experiment
+    from flowmbpo.training.result import RunResult
+
+
+def run(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Experiments or aliases.", show_default=False, autocompletion=experiment_names),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed. Default: 0.", show_default=False)] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, as in 0,1,2.", show_default=False)] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this epoch; schedules keep their length.", show_default=False)
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Stop after this long, as in 30m; the run can be resumed.", show_default=False)
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Continue this run.", autocompletion=run_ids)
+    ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option(help="With --resume: continue although the spec or the code has changed.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train experiments of the registry in the real simulator and track them in MLflow."""
+    limit = parse_duration(time_limit) if time_limit else None
+    if resume:
+        _refuse_with_resume(names, seed, seeds, overrides)
+        plan = None
+    else:
+        if not names:
+            raise UserError("name at least one experiment; `flowmbpo list` shows them")
+        found = load_registry(registry)
+        chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
+        plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
+    if dry_run:
+        _show_plan(plan or [], as_json)
+        return
+
+    from flowmbpo.cli.progress import watcher
+    from flowmbpo.training import session
+
+    where = session.Surroundings(device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit)
+    results: list[RunResult] = []
+    if plan is None:
+        assert resume is not None
+        results.append(session.resume(resume, load_registry(registry), where, watcher(), accept_changes=accept_changes))
+    else:
+        for experiment, number in plan:
+            results.append(session.train(experiment, number, where, watcher()))
+            if results[-1].exit_code > 2:  # a signal ends the whole command
+                break
+    if as_json:
+        tables.print_json([result.document() for result in results])
+    else:
+        for result in results:
+            _say(result)
+    worst = max(result.exit_code for result in results)
+    if worst:
+        sys.exit(worst)
+
+
+def _refuse_with_resume(
+    names: list[str] | None, seed: int | None, seeds: str | None, overrides: list[str] | None
+) -> None:
+    given = {"experiment names": names, "--seed": seed is not None, "--seeds": seeds, "--set": overrides}
+    wrong = [name for name, value in given.items() if value]
+    if wrong:
+        raise UserError(f"--resume continues a run as it was started; leave out {', '.join(wrong)}")
+
+
+def _show_plan(plan: list[tuple[Experiment, int]], as_json: bool) -> None:
+    from flowmbpo.spec.identity import run_name, spec_hash
+
+    rows = [
+        {
+            "name": experiment.name,
+            "seed": number,
+            "run_name": run_name(experiment.name, number),
+            "max_epochs": experiment.train.max_epochs,
+            "spec_hash": spec_hash(experiment),
+        }
+        for experiment, number in plan
+    ]
+    if as_json:
+        tables.print_json(rows)
+    else:
+        tables.print_table(
+            "Would train", ["run", "epochs", "spec"], [[r["run_name"], r["max_epochs"], r["spec_hash"]] for r in rows]
+        )
+
+
+def _say(result: RunResult) -> None:
+    """The last words of a run: what it reached and what to do next."""
+    from flowmbpo.cli.progress import duration
+
+    tables.print_table(
+        f"{result.name}/seed-{result.seed}: {result.status}",
+        ["epochs", "env steps", "peak R", "final R", "evaluated R", "wall time"],
+        [
+            [
+                result.epochs,
+                result.env_steps,
+                result.peak_reward,
+                result.final_reward,
+                result.eval_reward,
+                duration(result.wall_seconds),
+            ]
+        ],
+        right=["epochs", "env steps", "peak R", "final R", "evaluated R", "wall time"],
+    )
+    say = tables.err.print
+    if result.message:
+        say(f"[bold]{result.message}[/]", highlight=False)
+    if result.checkpoints:
+        say(f"checkpoints  {result.directory}/checkpoints", highlight=False, soft_wrap=True)
+    if result.status != "FINISHED":
+        say(f"continue     flowmbpo run --resume {result.run_id}", highlight=False, soft_wrap=True)
+    say(f"evaluate     flowmbpo eval {result.run_id}", highlight=False, soft_wrap=True)
+    say(f"compare      flowmbpo compare {result.name}", highlight=False, soft_wrap=True)
+    say("browse       flowmbpo ui", highlight=False)
+    if not isinstance(result.eval_reward, float) and result.status == "FAILED":
+        say("no checkpoint was evaluated", style="yellow")
+
+

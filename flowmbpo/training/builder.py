@@ -1,0 +1,150 @@
+"""Turns a resolved experiment into environments, networks and an algorithm: the only reader of a whole experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from flowmbpo.algorithms.policy import DeterministicPolicy
+from flowmbpo.algorithms.pwm import PWM
+from flowmbpo.envs import make_env
+from flowmbpo.models.actor import Actor
+from flowmbpo.models.critic import Critic
+from flowmbpo.models.dynamics import Dynamics, MLPDynamics
+from flowmbpo.models.flow import FlowDynamics
+from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
+from flowmbpo.models.world_model import Encoder, WorldModel
+from flowmbpo.spec.schema import ActorSpec, CriticSpec, EnvSpec, Experiment, FlowWorldModelSpec, WorldModelSpec
+from flowmbpo.training.checkpoint import Checkpoint
+from flowmbpo.training.episodes import EpisodeRecorder
+from flowmbpo.training.evaluator import Evaluator
+from flowmbpo.training.seeding import Seeds
+from flowmbpo.training.tensor_files import BrokenFile
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything that trains one experiment with one seed."""
+
+    env: EpisodeRecorder
+    algorithm: PWM
+    evaluator: Evaluator
+
+
+def build(experiment: Experiment, seed: int, device: str) -> Built:
+    """Environment, algorithm and evaluator; the same `seed` gives the same bits."""
+    seeds = Seeds(seed)
+    train = experiment.train
+    torch.manual_seed(seeds.networks)  # initial weights are the only numbers from the global generator
+    env = EpisodeRecorder(build_env(experiment.env, train.num_envs, seeds.environment, device))
+    algorithm = PWM(
+        env=env,  # the recorder passes everything else through
+        world_model=build_world_model(experiment.world_model, env.obs_dim, env.action_dim).to(device),
+        actor=build_actor(experiment.actor, experiment.world_model.latent_dim, env.action_dim).to(device),
+        critic=build_critic(experiment.critic, experiment.world_model.latent_dim).to(device),
+        train=train,
+        actor_spec=experiment.actor,
+        critic_spec=experiment.critic,
+        generator=torch.Generator(device).manual_seed(seeds.algorithm),
+    )
+    evaluation = experiment.evaluation
+    return Built(env, algorithm, build_evaluator(experiment, evaluation.episodes, evaluation.seed, device))
+
+
+def build_env(spec: EnvSpec, num_envs: int, seed: int, device: str) -> Any:
+    """`num_envs` environments of this kind."""
+    return make_env(num_envs=num_envs, seed=seed, device=device, **spec.model_dump())
+
+
+def build_evaluator(experiment: Experiment, episodes: int, seed: int, device: str) -> Evaluator:
+    """The evaluator of an experiment: as many environments as episodes."""
+    return Evaluator(build_env(experiment.env, episodes, seed, device), seed)
+
+
+def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> WorldModel:
+    """Encoder, dynamics, reward head and, where asked for, the continuation head."""
+    learned = spec.encoder == "mlp"
+    sizes: dict[str, Any] = {
+        "latent_dim": spec.latent_dim,
+        "action_dim": action_dim,
+        "activation": spec.activation,
+    }
+    dynamics_sizes = {**sizes, "units": spec.units, "simnorm_dim": spec.simnorm_dim if learned else None}
+    encoder: nn.Module = nn.Identity()
+    if learned:
+        encoder = Encoder(
+            obs_dim=obs_dim,
+            units=spec.encoder_units,
+            latent_dim=spec.latent_dim,
+            simnorm_dim=spec.simnorm_dim,
+            activation=spec.activation,
+        )
+    dynamics: Dynamics
+    if isinstance(spec, FlowWorldModelSpec):
+        dynamics = FlowDynamics(
+            **dynamics_sizes,
+            integrator=spec.integrator,
+            substeps=spec.substeps,
+            tau_sampling=spec.tau_sampling,
+            velocity=spec.velocity,
+        )
+    else:
+        dynamics = MLPDynamics(**dynamics_sizes, residual=not learned)
+    reward_head = ScalarReward if spec.reward_head == "scalar" else TwoHotReward
+    continuation = Continuation(**sizes, units=spec.continuation_units) if spec.continuation_units else None
+    return WorldModel(
+        encoder=encoder,
+        dynamics=dynamics,
+        reward_head=reward_head(**sizes, units=spec.units),
+        continuation_head=continuation,
+    )
+
+
+def build_actor(spec: ActorSpec, latent_dim: int, action_dim: int) -> Actor:
+    """The policy on latents."""
+    return Actor(
+        latent_dim=latent_dim,
+        action_dim=action_dim,
+        units=spec.units,
+        activation=spec.activation,
+        log_std_init=spec.log_std_init,
+        log_std_min=spec.log_std_min,
+    )
+
+
+def build_critic(spec: CriticSpec, latent_dim: int) -> Critic:
+    """The ensemble of values on latents."""
+    return Critic(latent_dim=latent_dim, units=spec.units, activation=spec.activation, ensemble=spec.ensemble)
+
+
+def experiment_of(found: Checkpoint) -> Experiment:
+    """The experiment that a checkpoint was trained as. Raises BrokenFile when it is not a valid one."""
+    from pydantic import ValidationError
+
+    try:
+        return Experiment.model_validate(found.manifest["experiment"])
+    except (KeyError, ValidationError) as error:
+        raise BrokenFile(f"{found.path}: its experiment is not valid for this version ({error})") from error
+
+
+def load_policy(found: Checkpoint, device: str) -> DeterministicPolicy:
+    """The deterministic policy of a deployable checkpoint. Raises BrokenFile when networks and weights do not fit."""
+    experiment = experiment_of(found)
+    # One environment and the smallest replay: the algorithm is built to act, not to learn.
+    horizon = experiment.train.sequence_length
+    small = experiment.train.model_copy(update={"num_envs": 1, "replay_capacity": 2 * (horizon + 1)})
+    algorithm = build(
+        experiment.model_copy(
+            update={"train": small, "evaluation": experiment.evaluation.model_copy(update={"episodes": 1})}
+        ),
+        0,
+        device,
+    ).algorithm
+    try:
+        algorithm.load_deployable_state(found.load(device))
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise BrokenFile(f"{found.path}: its weights do not fit its networks ({error})") from error
+    return algorithm.policy()
