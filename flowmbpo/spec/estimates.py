@@ -77,7 +77,8 @@ def estimate(spec: Experiment) -> Estimate:
     latent, action = model.latent_dim, env.action_dim
     encoder = _Net([env.observation_dim, *model.encoder_units, latent] if model.encoder == "mlp" else [latent])
     dynamics = _Net([latent + action + is_flow, *model.units, latent])
-    reward = _Net([latent + action, *model.units, REWARD_BINS if model.reward_head == "two_hot" else 1])
+    bins = REWARD_BINS if model.reward_head == "two_hot" else 1
+    reward = _Net([latent + action, *(model.reward_units or model.units), bins])
     goes_on = _Net([latent + action, *model.continuation_units, 1] if model.continuation_units else [0])
     actor = _Net([latent, *spec.actor.units, action])
     value = _Net([latent, *critic.units, 1])

@@ -62,7 +62,8 @@ def count_parameters(spec: Experiment) -> ParameterCounts:
     if model.encoder != "mlp" or (isinstance(model, FlowWorldModelSpec) and model.velocity == "linear"):
         dynamics -= 2 * latent  # the last layer ends on no simplex and has no LayerNorm
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1
-    reward = normed([joint, *model.units]) + linear(model.units[-1], bins)
+    reward_units = model.reward_units or model.units
+    reward = normed([joint, *reward_units]) + linear(reward_units[-1], bins)
     continuation = 0
     if model.continuation_units:
         continuation = normed([joint, *model.continuation_units]) + linear(model.continuation_units[-1], 1)

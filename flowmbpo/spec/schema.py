@@ -99,9 +99,12 @@ EnvSpec = Annotated[AntEnvSpec | PointMassEnvSpec, Field(discriminator="kind")]
 class _WorldModelBase(Section):
     encoder: Literal["mlp", "observation"] = Field(
         "mlp",
-        description="what z is: a learned latent on simplices, or the observation itself (an MLP then predicts its change)",
+        description="what z is: a learned latent on simplices, or the observation itself, whose change an MLP predicts",
     )
     units: Widths = Field(description="hidden widths of dynamics and reward")
+    reward_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
+        (), description="hidden widths of the reward head alone; empty for those of the dynamics"
+    )
     encoder_units: Widths = Field(description='hidden widths of the encoder; unused with encoder = "observation"')
     latent_dim: Width = Field(description="width of the latent state z")
     continuation_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(

@@ -98,7 +98,7 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
     return WorldModel(
         encoder=encoder,
         dynamics=dynamics,
-        reward_head=reward_head(**sizes, units=spec.units),
+        reward_head=reward_head(**sizes, units=spec.reward_units or spec.units),
         continuation_head=continuation,
     )
 
