@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from flowmbpo import __version__
-from flowmbpo.cli import cancel, compare, jobs, logs, runs, schema, show, submit, sync, tables, ui, validate, watch
+from flowmbpo.cli import cancel, compare, jobs, logs, run, runs, schema, show, submit, sync, tables, ui, validate, watch
 from flowmbpo.cli import list as list_
+from flowmbpo.cli.bench import bench
 from flowmbpo.cli.problems import print_problems
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.spec.problems import RegistryError
@@ -43,6 +44,7 @@ app.command("list")(list_.list_experiments)
 app.command("show")(show.show)
 app.command("validate")(validate.validate)
 app.command("schema")(schema.schema)
+app.command("run")(run.run)
 app.command("runs")(runs.runs)
 app.command("watch")(watch.watch)
 app.command("ui")(ui.ui)
@@ -52,6 +54,7 @@ app.command("jobs")(jobs.jobs)
 app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
 app.command("compare")(compare.compare)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

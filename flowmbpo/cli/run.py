@@ -69,7 +69,7 @@ def run(
     results: list[RunResult] = []
     if plan is None:
         assert resume is not None
-        results.append(session.resume(resume, load_registry(registry), where, watcher(), accept_changes=accept_changes))
+        results.append(session.resume(resume, where, watcher(), accept_changes=accept_changes))
     else:
         for experiment, number in plan:
             results.append(session.train(experiment, number, where, watcher()))
@@ -146,5 +146,3 @@ def _say(result: RunResult) -> None:
     say("browse       flowmbpo ui", highlight=False)
     if not isinstance(result.eval_reward, float) and result.status == "FAILED":
         say("no checkpoint was evaluated", style="yellow")
-
-

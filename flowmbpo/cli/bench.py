@@ -1,0 +1,80 @@
+"""`flowmbpo bench sim|train|log`: measures this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.bench_log import measure_log
+from flowmbpo.cli.bench_sim import measure_sim
+from flowmbpo.cli.completion import experiment_names, spec_keys
+from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.spec.registry import load_registry
+
+bench = typer.Typer(no_args_is_help=True, help="Measure this machine.")
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@bench.command("sim")
+def sim(
+    num_envs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Environments side by side.")] = 1024,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600.0, help="How long to measure.")] = 5.0,
+    device: DeviceOption = "auto",
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Control steps per second of the Ant simulator."""
+    from flowmbpo.training.devices import choose_device
+
+    _show("simulator", measure_sim(num_envs, seconds, choose_device(device)), as_json)
+
+
+@bench.command("train")
+def train(
+    name: Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)],
+    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs to measure, after one to warm up.")] = 3,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
+    ] = None,
+    device: DeviceOption = "auto",
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Seconds per epoch and phase, memory, and how much of the time the matrix products alone need."""
+    experiment = load_registry(registry).resolve(name, overrides or []).spec
+
+    from flowmbpo.training.benchmark import measure_training
+    from flowmbpo.training.devices import choose_device
+
+    _show(f"training {experiment.name}", measure_training(experiment, choose_device(device), epochs), as_json)
+
+
+@bench.command("log")
+def log(
+    points: Annotated[int, typer.Option(min=1, max=100_000, help="Points to log.")] = 60,
+    interval: Annotated[float, typer.Option(min=0.001, max=60.0, help="Seconds between points.")] = 0.5,
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What logging to MLflow takes from training."""
+    _show("logging", measure_log(points, interval), as_json)
+
+
+def _show(title: str, document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        tables.print_json(document)
+        return
+    rows: list[tuple[str, Any]] = []
+    for key, value in document.items():
+        if isinstance(value, dict):
+            rows += [(f"{key}.{inner}", item) for inner, item in value.items()]
+        else:
+            rows.append((key, value))
+    tables.print_table(title, ["figure", "value"], rows, right=["value"])
