@@ -1,14 +1,19 @@
-"""The real steps of one epoch, time-major and preallocated; what the critic's real targets are computed from."""
+"""Real steps: the last epoch's, time-major and preallocated, and who takes them and writes them down.
+
+Not here: which actions are taken and what is learned from the result.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.replay import Replay
+
 if TYPE_CHECKING:
-    from flowmbpo.envs.contract import Step
+    from flowmbpo.envs.contract import Env, Step
 
 
 class Experience:
@@ -44,3 +49,37 @@ class Experience:
         """Number of steps with a reward or observation that is not finite: a 0-d tensor."""
         fine = torch.isfinite(self.next_obs).all(-1) & torch.isfinite(self.rewards)
         return (~fine).sum()
+
+
+class Collector:
+    """Steps the environment; keeps the epoch's experience, the replay and the observations to act on next."""
+
+    def __init__(self, env: Env, *, horizon: int, replay_capacity: int) -> None:
+        """Resets `env`."""
+        self.env = env
+        self.horizon = horizon
+        sizes: dict[str, Any] = {
+            "num_envs": env.num_envs,
+            "obs_dim": env.obs_dim,
+            "action_dim": env.action_dim,
+            "device": env.device,
+        }
+        self.experience = Experience(horizon=horizon, **sizes)
+        self.replay = Replay(capacity=replay_capacity, **sizes)
+        self.obs = env.reset().clone()
+
+    def step(self, t: int, actions: Tensor) -> Tensor:
+        """Take step `t` of the epoch; returns (a copy of) which episodes ended with it `[N]`, bool."""
+        step = self.env.step(actions)
+        self.experience.record(t, self.obs, actions, step)
+        self.replay.add(self.obs, actions, step)
+        self.obs.copy_(step.obs)
+        return self.experience.ended[t].clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Between epochs: what the epoch's experience held has been used by then."""
+        return {"replay": self.replay.state_dict(), "obs": self.obs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.replay.load_state_dict(state["replay"])
+        self.obs.copy_(state["obs"])

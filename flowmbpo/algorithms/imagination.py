@@ -6,22 +6,25 @@ started from states that were visited before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.experience import Collector, Experience
+from flowmbpo.algorithms.normalizers import Scale
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
 from flowmbpo.models.world_model import WorldModel
 
 
 @dataclass
-class Imagined:
-    """T imagined steps of B rollouts; see `returns` for `continues` and `ended`.
+class Transitions:
+    """T steps of B rollouts in latent space, imagined or real; see `returns` for `continues` and `ended`.
 
-    latents `[T, B, Z]` are the states acted on, next_latents `[T, B, Z]` what the model says follows them.
-    rewards, continues `[T, B]` carry gradients. ended `[T, B]` marks where the *real* episode beside it ended.
+    latents `[T, B, Z]` are the states acted on, next_latents `[T, B, Z]` those that follow them, before any reset.
+    rewards, continues `[T, B]`, rewards in scaled units. ended `[T, B]` marks where a *real* episode ended.
     """
 
     latents: Tensor
@@ -31,40 +34,71 @@ class Imagined:
     ended: Tensor | None = None
 
 
-class Recording:
-    """Collects the steps of a rollout that is still going on."""
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self._ended: list[Tensor] = []
-
-    def add(self, z: Tensor, z_next: Tensor, reward: Tensor, goes_on: Tensor, ended: Tensor | None = None) -> None:
-        """One step: z, z_next `[B, Z]`, reward, goes_on `[B]`, ended `[B]`."""
-        self._steps.append((z, z_next, reward, goes_on))
-        if ended is not None:
-            self._ended.append(ended)
-
-    def finish(self) -> Imagined:
-        """Everything collected, time first."""
-        latents, next_latents, rewards, continues = (torch.stack(parts) for parts in zip(*self._steps, strict=True))
-        return Imagined(latents, next_latents, rewards, continues, torch.stack(self._ended) if self._ended else None)
+Step = tuple[Tensor, Tensor, Tensor, Tensor]
+"""z, z_next `[B, Z]`, reward, continues `[B]`."""
 
 
-def imagine(world_model: WorldModel, actor: Actor, z: Tensor, *, horizon: int, generator: torch.Generator) -> Imagined:
+def imagine(
+    world_model: WorldModel, actor: Actor, z: Tensor, *, horizon: int, generator: torch.Generator
+) -> Transitions:
     """`horizon` steps of the sampling policy from latents z `[B, Z]`.
 
     The gradient also runs through the policy's reaction to the states that its earlier actions led to (Dreamer, SHAC).
     """
-    recording = Recording()
+    steps: list[Step] = []
     for _ in range(horizon):
         action = actor.sample(z, generator)
         z_next = world_model.next(z, action)
-        recording.add(z, z_next, world_model.reward(z, action), world_model.continuation(z, action))
+        steps.append((z, z_next, world_model.reward(z, action), world_model.continuation(z, action)))
         z = z_next
-    return recording.finish()
+    return _stack(steps)
 
 
-def values_at_segment_ends(critic: Critic, imagined: Imagined) -> Tensor:
+def imagine_alongside(
+    world_model: WorldModel,
+    actor: Actor,
+    collector: Collector,
+    encode: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+) -> Transitions:
+    """The published form: model and reality step side by side with the same actions, for the collector's horizon.
+
+    The actor sees the model's latent, detached, so that its gradient counts what the actions do and not how the policy
+    will react. Where the real episode ends, the latent restarts from the encoding of the next one's observation.
+    `continues` is the real one.
+    """
+    steps: list[Step] = []
+    with torch.no_grad():
+        z = encode(collector.obs)
+    for t in range(collector.horizon):
+        action = actor.sample(z.detach(), generator)
+        z_next = world_model.next(z, action)
+        ended = collector.step(t, action.detach())
+        goes_on = 1.0 - collector.experience.terminated[t].float()
+        steps.append((z, z_next, world_model.reward(z, action), goes_on))
+        with torch.no_grad():
+            restarted = encode(collector.obs)
+        z = torch.where(ended.unsqueeze(-1), restarted, z_next)
+    return _stack(steps, collector.experience.ended.clone())
+
+
+def _stack(steps: list[Step], ended: Tensor | None = None) -> Transitions:
+    latents, next_latents, rewards, continues = (torch.stack(parts) for parts in zip(*steps, strict=True))
+    return Transitions(latents, next_latents, rewards, continues, ended)
+
+
+def encoded(experience: Experience, encode: Callable[[Tensor], Tensor], scale: Scale) -> Transitions:
+    """The real steps of an epoch in latent space, without gradients."""
+    return Transitions(
+        encode(experience.obs),
+        encode(experience.next_obs),
+        scale(experience.rewards),
+        experience.continues,
+        experience.ended,
+    )
+
+
+def values_at_segment_ends(critic: Critic, imagined: Transitions) -> Tensor:
     """V(z_{t+1}) `[T, B]` as `returns.segment_returns` needs it: where no real episode ran beside, only the last."""
     if imagined.ended is not None:
         return critic.min(imagined.next_latents)

@@ -28,12 +28,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowmbpo.algorithms.experience import Experience
-from flowmbpo.algorithms.imagination import Imagined, Recording, imagine, values_at_segment_ends
+from flowmbpo.algorithms.experience import Collector
+from flowmbpo.algorithms.imagination import (
+    Transitions,
+    encoded,
+    imagine,
+    imagine_alongside,
+    values_at_segment_ends,
+)
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, frozen, scheduled_rate
 from flowmbpo.algorithms.policy import DeterministicPolicy
-from flowmbpo.algorithms.replay import Replay
 from flowmbpo.algorithms.returns import segment_returns, td_lambda
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.averaging import update_average_
@@ -65,16 +70,14 @@ class PWM:
         generator: torch.Generator,
     ) -> None:
         """Resets `env`. `generator`, on the environment's device, feeds every random number drawn here."""
-        self.env, self.world_model, self.actor, self.critic = env, world_model, actor, critic
+        self.world_model, self.actor, self.critic = world_model, actor, critic
         self.train, self.actor_spec, self.critic_spec = train, actor_spec, critic_spec
         self.generator = generator
         self.device = env.device
         self.env_steps_per_epoch = train.horizon * env.num_envs
         self.average_actor = copy.deepcopy(actor).requires_grad_(False)
 
-        sizes = {"num_envs": env.num_envs, "obs_dim": env.obs_dim, "action_dim": env.action_dim}
-        self.replay = Replay(capacity=train.replay_capacity, device=self.device, **sizes)
-        self.experience = Experience(horizon=train.horizon, device=self.device, **sizes)
+        self.collector = Collector(env, horizon=train.horizon, replay_capacity=train.replay_capacity)
         self.observations = ObservationNormalizer(env.obs_dim, self.device, enabled=train.normalize_observations)
         self.reward_scale = Scale(train.reward_scaling, self.device)
         self.return_scale = Scale("running_std", self.device)
@@ -90,8 +93,7 @@ class PWM:
         self._bad_steps = torch.zeros((), dtype=torch.long, device=self.device)
         self.epoch = 0
         self.world_model_updates = 0
-        self._obs = env.reset().clone()
-        self._imagined: Imagined | None = None
+        self._imagined: Transitions | None = None
 
     # --- one epoch ---------------------------------------------------------------------------------------------------
 
@@ -131,17 +133,23 @@ class PWM:
     def rollout(self) -> Statistics:
         """`horizon` real steps of every environment, and beside them the imagined ones where imagination runs so."""
         if self.train.imagination == "alongside":
-            self._imagined = self._roll_out_alongside()
+            with frozen(self.world_model, self.critic), self._autocast():
+                self._imagined = imagine_alongside(
+                    self.world_model, self.actor, self.collector, self.encode, self.generator
+                )
         else:
-            self._roll_out_closed_loop()
-        experience = self.experience
+            with torch.no_grad():
+                for t in range(self.train.horizon):
+                    self.collector.step(t, self.actor.sample(self.encode(self.collector.obs), self.generator))
+        experience = self.collector.experience
         self._bad_steps += experience.nonfinite()
         self.observations.update(experience.obs)
         self.reward_scale.update(experience.rewards)
         with torch.no_grad():
             predicted = self.world_model.reward(self.encode(experience.obs), experience.actions)
+        fit = reward_fit(predicted * self.reward_scale.value, experience.rewards)
         return {
-            **{f"train/{k}": v for k, v in reward_fit(predicted * self.reward_scale.value, experience.rewards).items()},
+            **{f"train/{name}": value for name, value in fit.items()},
             "train/reward_scale": self.reward_scale.value,
             "train/policy_entropy": self.actor.entropy_before_tanh().detach(),
         }
@@ -149,35 +157,6 @@ class PWM:
     def encode(self, obs: Tensor) -> Tensor:
         """Latent of a raw observation: `[..., O]` -> `[..., Z]`."""
         return self.world_model.encode(self.observations(obs))
-
-    @torch.no_grad()
-    def _roll_out_closed_loop(self) -> None:
-        for t in range(self.train.horizon):
-            self._act(t, self.actor.sample(self.encode(self._obs), self.generator))
-
-    def _roll_out_alongside(self) -> Imagined:
-        recording = Recording()
-        with torch.no_grad():
-            z = self.encode(self._obs)
-        with frozen(self.world_model, self.critic), self._autocast():
-            for t in range(self.train.horizon):
-                action = self.actor.sample(z.detach(), self.generator)
-                z_next = self.world_model.next(z, action)
-                ended = self._act(t, action.detach())
-                goes_on = 1.0 - self.experience.terminated[t].float()
-                recording.add(z, z_next, self.world_model.reward(z, action), goes_on, ended)
-                with torch.no_grad():
-                    restarted = self.encode(self._obs)
-                z = torch.where(ended.unsqueeze(-1), restarted, z_next)
-        return recording.finish()
-
-    def _act(self, t: int, actions: Tensor) -> Tensor:
-        """Step the environment and write the step down; returns (a copy of) which episodes ended `[N]`."""
-        step = self.env.step(actions)
-        self.experience.record(t, self._obs, actions, step)
-        self.replay.add(self._obs, actions, step)
-        self._obs.copy_(step.obs)
-        return self.experience.ended[t].clone()
 
     # --- actor -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +171,7 @@ class PWM:
         else:
             for _ in range(self.actor_spec.updates):
                 with frozen(self.world_model, self.critic), self._autocast():
-                    obs = self.replay.sample_recent(
+                    obs = self.collector.replay.sample_recent(
                         self.actor_spec.imagined_batch_size, self.actor_spec.recent_steps, self.generator
                     )
                     with torch.no_grad():
@@ -204,7 +183,7 @@ class PWM:
         update_average_(self.average_actor, self.actor, 1.0 - self.actor_spec.average_decay)
         return statistics
 
-    def _improve_actor(self, imagined: Imagined) -> Statistics:
+    def _improve_actor(self, imagined: Transitions) -> Statistics:
         with frozen(self.world_model, self.critic), self._autocast():
             returns = segment_returns(
                 imagined.rewards,
@@ -248,24 +227,19 @@ class PWM:
     def _critic_targets(self) -> tuple[Tensor, Tensor]:
         """Latents `[T * B, Z]` and their targets `[T * B]`, in scaled rewards."""
         if self.critic_spec.targets == "real":
-            experience = self.experience
-            latents, next_latents = self.encode(experience.obs), self.encode(experience.next_obs)
-            rewards, continues = self.reward_scale(experience.rewards), experience.continues
-            ended: Tensor | None = experience.ended
+            seen = encoded(self.collector.experience, self.encode, self.reward_scale)
         else:
             assert self._imagined is not None
-            latents, next_latents = self._imagined.latents.detach(), self._imagined.next_latents.detach()
-            rewards, continues = self._imagined.rewards.detach(), self._imagined.continues.detach()
-            ended = self._imagined.ended
+            seen = self._imagined
         targets = td_lambda(
-            rewards,
-            continues,
-            self.critic.min(next_latents),
+            seen.rewards,
+            seen.continues,
+            self.critic.min(seen.next_latents),
             gamma=self.train.gamma,
             td_lambda=self.train.td_lambda,
-            ended=ended,
+            ended=seen.ended,
         )
-        return latents.flatten(0, 1), targets.flatten()
+        return seen.latents.detach().flatten(0, 1), targets.flatten()
 
     # --- world model -------------------------------------------------------------------------------------------------
 
@@ -283,7 +257,7 @@ class PWM:
         return {f"train/{name}": value / count for name, value in sums.items()}
 
     def _improve_world_model(self) -> Statistics:
-        batch = self.replay.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
+        batch = self.collector.replay.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
         with self._autocast():
             loss, parts = self.world_model.loss(
                 self.observations(batch.obs),
@@ -313,11 +287,11 @@ class PWM:
     def diagnose(self) -> Statistics:
         """Open-loop latent errors on replayed sequences; empty while no episode has lasted long enough."""
         steps = max(HORIZONS)
-        if not len(self.replay.starts(steps)):
+        if not len(self.collector.replay.starts(steps)):
             return {}
         # A generator of its own: measuring must not change what training draws next.
         generator = torch.Generator(self.device).manual_seed(0)
-        batch = self.replay.sample(DIAGNOSTIC_SEQUENCES, steps, generator)
+        batch = self.collector.replay.sample(DIAGNOSTIC_SEQUENCES, steps, generator)
         errors = open_loop_error(self.world_model, self.observations(batch.obs), batch.actions)
         return {f"model/{name}": value for name, value in errors.items() if not name.endswith("_relative")}
 
@@ -346,10 +320,9 @@ class PWM:
             **self.deployable_state(),
             "training_actor": self.actor.state_dict(),
             "return_scale": self.return_scale.state_dict(),
-            "replay": self.replay.state_dict(),
+            "collector": self.collector.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "generator": self.generator.get_state(),
-            "obs": self._obs,
             "bad_steps": self._bad_steps,
             "world_model_updates": self.world_model_updates,
         }
@@ -359,11 +332,10 @@ class PWM:
         self.load_deployable_state(state)
         self.actor.load_state_dict(state["training_actor"])
         self.return_scale.load_state_dict(state["return_scale"])
-        self.replay.load_state_dict(state["replay"])
+        self.collector.load_state_dict(state["collector"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"].cpu())
-        self._obs.copy_(state["obs"])
         self._bad_steps.copy_(state["bad_steps"])
         self.world_model_updates = int(state["world_model_updates"])
 

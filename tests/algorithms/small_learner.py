@@ -44,7 +44,7 @@ def learner(*, seed=0, env=None, latent_dim=None, train=None, actor=None, critic
             "wm_updates": 2,
             "wm_first_updates": 3,
             "wm_sequence_length": 4,
-            "replay_capacity": 2_000,
+            "replay_capacity": 1_000,
         }
         | (train or {})
     )

@@ -91,21 +91,21 @@ def test_first_model_updates_wait_for_the_warm_up():
     assert counts == [0, 0, 7, 9, 11]
 
 
-@pytest.mark.parametrize("split", [1, 2, 5])
+@pytest.mark.parametrize("split", [1, 4])
 def test_resume_is_bit_exact(variant, split):
-    """Also after the replay ring has wrapped (2,000 transitions, 256 an epoch) and in the middle of episodes."""
-    last = 10
+    """Also after the replay ring has wrapped (1,000 transitions, 256 an epoch) and in the middle of episodes."""
+    last = 7
     whole = learner(seed=3, **variant)
     run_epochs(whole, 0, last)
 
     first = learner(seed=3, **variant)
     run_epochs(first, 0, split)
-    state, env_state = copy.deepcopy(first.state_dict()), copy.deepcopy(first.env.state_dict())
+    state, env_state = copy.deepcopy(first.state_dict()), copy.deepcopy(first.collector.env.state_dict())
     run_epochs(first, split, last)  # what was saved must not change with what goes on
 
     second = learner(seed=99, **variant)
     second.load_state_dict(state)
-    second.env.load_state_dict(env_state)
+    second.collector.env.load_state_dict(env_state)
     statistics = run_epochs(second, split, last)
 
     expected = run_epochs(whole, last, last + 1)
@@ -114,8 +114,8 @@ def test_resume_is_bit_exact(variant, split):
     assert {name: value.item() for name, value in found.items()} == {n: v.item() for n, v in expected.items()}
     for name in ("world_model", "actor", "critic", "average_actor"):
         assert same(weights(getattr(whole, name)), getattr(second, name)), name
-    for name, tensor in whole.replay.state_dict().items():
-        assert torch.equal(tensor, second.replay.state_dict()[name]), name
+    for name, tensor in whole.collector.replay.state_dict().items():
+        assert torch.equal(tensor, second.collector.replay.state_dict()[name]), name
 
 
 def test_same_seed_same_bits_other_seed_other_bits(variant):
@@ -173,7 +173,7 @@ def test_published_rollout_restarts_where_the_real_episode_ended():
     algorithm = learner(env=env, latent_dim=16, train=PUBLISHED)
     algorithm.begin_epoch(0)
     algorithm.rollout()
-    imagined, experience = algorithm._imagined, algorithm.experience
+    imagined, experience = algorithm._imagined, algorithm.collector.experience
     assert imagined.ended[4].all()
     assert not imagined.ended[:4].any()
     restarted = algorithm.encode(experience.obs[5])
@@ -227,7 +227,7 @@ def test_values_that_are_not_finite_are_refused_and_counted(name):
     algorithm = learner(env=Poisoned(num_envs=8, episode_length=20), **VARIANTS[name])
     run_epochs(algorithm, 0, 3)
     before = {part: weights(getattr(algorithm, part)) for part in ("actor", "critic", "world_model")}
-    algorithm.env.poison = True
+    algorithm.collector.env.poison = True
     run_epochs(algorithm, 3, 5)
     assert algorithm.nonfinite["environment"] == 2 * 16 * 8
     assert sum(int(count) for count in algorithm.nonfinite.values()) > 2 * 16 * 8
@@ -240,8 +240,8 @@ def test_the_reward_head_learns_and_has_a_gradient():
     algorithm = learner(latent_dim=16, train=PUBLISHED | {"wm_first_updates": 300, "wm_learning_rate": 3e-3})
     statistics = run_epochs(algorithm, 0, 2)
     assert statistics["train/reward_correlation"] > 0.9
-    obs = algorithm.experience.obs[0].clone().requires_grad_()
-    algorithm.world_model.reward(algorithm.encode(obs), algorithm.experience.actions[0]).sum().backward()
+    obs = algorithm.collector.experience.obs[0].clone().requires_grad_()
+    algorithm.world_model.reward(algorithm.encode(obs), algorithm.collector.experience.actions[0]).sum().backward()
     towards_zero = -obs.grad[:, 0] * obs[:, 0].sign()
     assert towards_zero.mean() > 0.1
 
