@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
+from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import JsonOption, TrackingOption
 from flowmbpo.cli.progress import duration
 from flowmbpo.errors import UserError
@@ -22,7 +23,10 @@ STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
 
 def runs(
     selectors: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME|RUN_ID]...", help="Only these.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|RUN_ID]...", help="Only these.", show_default=False, autocompletion=names_and_run_ids
+        ),
     ] = None,
     status: Annotated[
         list[str] | None, typer.Option(help=f"Only runs that are {', '.join(STATUSES)}.", show_default=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flowmbpo.cli import curve, tables
+from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import TrackingOption
 from flowmbpo.cli.progress import duration
 from flowmbpo.cli.runs import read_and_mark
@@ -19,7 +20,12 @@ _HEIGHT = 14
 
 
 def watch(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID|NAME", help="A run, or the newest one of an experiment.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_ID|NAME", help="A run, or the newest one of an experiment.", autocompletion=names_and_run_ids
+        ),
+    ],
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
     tracking_uri: TrackingOption = None,
 ) -> None:

@@ -46,6 +46,7 @@ class Courier:
         self._mlflow_run_id = ""
         self._error: UserError | WorkFailed | None = None
         self._last: Record | None = None
+        self._journal: Journal | None = None
         self._delivery: Delivery | None = None
         self.cpu_seconds = 0.0  # used by this thread since the run began
         self._thread = threading.Thread(target=self._main, name="tracking", daemon=True)
@@ -92,6 +93,12 @@ class Courier:
         if self.undelivered:
             log.warning("not everything is in %s yet; `flowmbpo sync` delivers the rest", self._store)
 
+    def abandon(self) -> None:
+        """The run exists in MLflow but cannot begin here: close it as FAILED."""
+        self._last = {"op": "status", "status": "FAILED", "time": int(time.time() * 1000)}
+        self._ready.set()
+        self._thread.join(FINISH_SECONDS)
+
     def _main(self) -> None:
         if self._create is not None:
             try:
@@ -100,7 +107,8 @@ class Courier:
                 self._error = error
             self._created.set()
         self._ready.wait()
-        if self._stopping.is_set() and not hasattr(self, "_key"):
+        if self._journal is None:
+            self._say_last_words(self._mlflow_run_id)
             return
         self._delivery = Delivery(self._folder / "tracking", self._key, self._writer, self._mlflow_run_id)
         self._loop(self._delivery)
@@ -127,7 +135,7 @@ class Courier:
                 self._error = None
                 failures += 1
             if stopping:
-                self._say_last_words(delivery)
+                self._say_last_words(delivery.cursor.mlflow_run_id)
                 return
             pause = _BACKOFF[min(failures, len(_BACKOFF)) - 1] if failures else DELIVERY_SECONDS
             self._stopping.wait(pause)
@@ -140,12 +148,13 @@ class Courier:
 
     def _sample(self, sampler: SystemSampler) -> None:
         record = {"op": "metrics", "time": int(time.time() * 1000), "step": self._step(), "metrics": sampler.sample()}
+        assert self._journal is not None
         with contextlib.suppress(OSError, ValueError):  # the training thread reports a full disk; or the run is over
             self._journal.append(record)
 
-    def _say_last_words(self, delivery: Delivery) -> None:
-        if self._last is not None and delivery.cursor.mlflow_run_id:
+    def _say_last_words(self, mlflow_run_id: str) -> None:
+        if self._last is not None and mlflow_run_id:
             try:
-                self._writer.write(delivery.cursor.mlflow_run_id, [self._last])
+                self._writer.write(mlflow_run_id, [self._last])
             except WorkFailed as error:
                 log.warning("%s", error)

@@ -70,13 +70,17 @@ def start_run(store: Store, about: RunDescription, runs: Path) -> RunTracker:
         "key": uuid.uuid4().hex,
         "name": about.run_name,
         "time": _now_ms(),
-        "tags": {**about.tags(), **origin.tags()},
+        "tags": {**about.tags(), **origin.tags(), **process_tags(runs)},
         "store": "" if "@" in store.uri else store.uri,
     }
     courier = Courier(store)
     create["key"] = courier.create(create)
-    tracker = RunTracker(store, runs / create["key"], courier)
-    tracker.begin(create, about, origin)
+    try:
+        tracker = RunTracker(store, runs / create["key"], courier)
+        tracker.begin(create, about, origin)
+    except BaseException:
+        courier.abandon()
+        raise
     return tracker
 
 

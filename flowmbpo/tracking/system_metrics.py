@@ -1,7 +1,7 @@
 """Samples the load of machine and process; names as in MLflow's "System metrics" tab.
 
-MLflow's own sampler is not used: it writes to the store by itself (one commit per sample, lost when the server is away)
-and counts samples instead of environment steps.
+MLflow's own sampler is not used: it asks the store for the run after every sample, ends for good when the store once
+does not answer, and counts samples instead of environment steps.
 """
 
 from __future__ import annotations

@@ -1,0 +1,102 @@
+"""Which URIs are stores, and what is said about those that cannot be used."""
+
+import os
+import random
+import sqlite3
+
+import pytest
+
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking.mlflow_client import open_client
+from flowmbpo.tracking.reader import open_reader
+from flowmbpo.tracking.store import check_sqlite, resolve_store
+
+
+def test_the_default_lies_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = resolve_store(None)
+    assert store.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store.artifacts == f"file://{tmp_path}/mlartifacts"
+
+
+def test_relative_and_absolute_files_and_servers(tmp_path):
+    assert resolve_store("sqlite:///a/b.db", tmp_path).sqlite == tmp_path / "a" / "b.db"
+    assert str(resolve_store("sqlite:////x/y.db?timeout=3", tmp_path).sqlite) == "/x/y.db"
+    assert resolve_store("http://127.0.0.1:5000/").uri == "http://127.0.0.1:5000"
+    assert resolve_store("postgresql+psycopg2://u:p@h/db").sqlite is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///:memory:", "http://", "ftp://x", "runs.db"]
+)
+def test_other_uris_are_refused_with_what_is_allowed(uri):
+    with pytest.raises(UserError, match="sqlite:///|names no host"):
+        resolve_store(uri)
+
+
+def test_a_password_is_not_shown():
+    assert "secret" not in str(resolve_store("http://user:secret@example.org:5000"))
+
+
+def test_a_missing_or_empty_file_is_no_store_yet(tmp_path):
+    (tmp_path / "empty.db").touch()
+    assert check_sqlite(tmp_path / "missing.db", write=False) is False
+    assert check_sqlite(tmp_path / "empty.db", write=False) is False
+    with pytest.raises(UserError, match="does not exist yet"):
+        open_reader(f"sqlite:///{tmp_path}/missing.db")
+    assert not (tmp_path / "missing.db").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 5000, random.Random(0).randbytes(9000)],
+    ids=["text", "torn", "noise"],
+)
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(content)
+    with pytest.raises(WorkFailed, match=r"mlflow\.db is damaged"):
+        open_reader(f"sqlite:///{path}")
+    with pytest.raises(WorkFailed, match=r"mlflow\.db is damaged"):
+        open_client(resolve_store(None, tmp_path), write=True)
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        db.execute("CREATE TABLE songs (title TEXT)")
+    with pytest.raises(WorkFailed, match="something else than MLflow"):
+        open_client(resolve_store(None, tmp_path), write=True)
+
+
+def test_another_schema_version_is_explained(store):
+    with sqlite3.connect(store.sqlite) as db:
+        db.execute("UPDATE alembic_version SET version_num = '000000000000'")
+    with pytest.raises(WorkFailed, match="another MLflow version.*mlflow db upgrade"):
+        open_client(store, write=True)
+
+
+def test_a_schema_without_our_columns_is_explained(store):
+    with sqlite3.connect(store.sqlite) as db:
+        db.execute("ALTER TABLE latest_metrics RENAME COLUMN is_nan TO not_a_number")
+    with pytest.raises(WorkFailed, match="another MLflow version"):
+        open_reader(store).runs()
+
+
+def test_a_folder_in_place_of_the_file(tmp_path):
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        open_client(resolve_store(None, tmp_path), write=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="not writable"):
+        open_client(resolve_store(None, tmp_path), write=True)
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made"):
+        open_client(resolve_store("sqlite:///file/sub/mlflow.db", tmp_path), write=True)
