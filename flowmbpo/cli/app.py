@@ -12,6 +12,7 @@ from flowmbpo import __version__
 from flowmbpo.cli import cancel, compare, jobs, logs, run, runs, schema, show, submit, sync, tables, ui, validate, watch
 from flowmbpo.cli import list as list_
 from flowmbpo.cli.bench import bench
+from flowmbpo.cli.eval import evaluate
 from flowmbpo.cli.problems import print_problems
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.spec.problems import RegistryError
@@ -45,6 +46,7 @@ app.command("show")(show.show)
 app.command("validate")(validate.validate)
 app.command("schema")(schema.schema)
 app.command("run")(run.run)
+app.command("eval")(evaluate)
 app.command("runs")(runs.runs)
 app.command("watch")(watch.watch)
 app.command("ui")(ui.ui)

@@ -39,14 +39,12 @@ def open_client(store: Store, *, write: bool) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # failures are reported by us, once and without a traceback
-    logging.getLogger("alembic").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.CRITICAL)  # failures are reported by us, once and without a traceback
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # importing MLflow sets it anew
     with translated(store), schema_lock(store.sqlite) if store.sqlite and write else nullcontext():
-        client = MlflowClient(tracking_uri=store.uri)
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-        return client
+        return MlflowClient(tracking_uri=store.uri)
 
 
 @contextmanager

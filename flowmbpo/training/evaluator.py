@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from flowmbpo.tracking.evaluations import EvaluationProtocol
+
 VERSION = 1  # raised whenever the numbers of an evaluation could change; older results are then out of date
 _SYNC_EVERY = 25  # control steps between looks at whether every episode has ended
 
@@ -116,3 +118,8 @@ class Evaluator:
             forward_speed=(speed.sum() / length.sum()).item() if env.forward_velocity_index is not None else None,
             model_predicted_reward=predicted.mean().item(),
         )
+
+
+def protocol(seed: int, episodes: int) -> EvaluationProtocol:
+    """How today's code evaluates."""
+    return EvaluationProtocol(version=VERSION, seed=seed, episodes=episodes)

@@ -10,7 +10,7 @@ from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training import checkpoint
-from flowmbpo.training.evaluator import Evaluation
+from flowmbpo.training.evaluator import Evaluation, protocol
 from flowmbpo.training.run_files import RunFiles, epoch_folder
 
 
@@ -40,7 +40,8 @@ class Keeper:
             self.best_reward = evaluation.mean_reward
             checkpoint.record_best(self.files, epoch, evaluation.mean_reward)
         checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)
-        self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics)
+        how = protocol(evaluation.seed, evaluation.episodes).tags() if evaluation else {}
+        self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics, tags=how)
 
     def preserve(self, state: Mapping[str, Any], epoch: int, env_steps: int) -> None:
         """Write a resumable state; earlier ones go once this one is complete."""

@@ -1,0 +1,194 @@
+"""`flowmbpo eval`: judge checkpoints in the real environment, and write the results beside them in MLflow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import names_and_run_ids
+from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.runs import live_runs
+from flowmbpo.errors import UserError
+from flowmbpo.tracking.evaluations import EvaluationProtocol, record_evaluation
+from flowmbpo.tracking.reader import Reader, open_reader, select_runs
+from flowmbpo.tracking.records import CheckpointRecord, RunRecord
+
+if TYPE_CHECKING:
+    from flowmbpo.training.reevaluation import Reevaluator
+
+CHOICES = ("best", "last", "all")
+DEFAULT_SEED = 10_000  # of runs whose params do not say
+Row = dict[str, Any]
+
+
+def evaluate(
+    selectors: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN_ID|NAME]...",
+            help="Runs, or all runs of an experiment.",
+            show_default=False,
+            autocompletion=names_and_run_ids,
+        ),
+    ] = None,
+    rerun_all: Annotated[
+        bool, typer.Option("--rerun-all", help="Every checkpoint of every run whose evaluation is not up to date.")
+    ] = False,
+    episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Full episodes, all at once.")] = 128,
+    which: Annotated[str, typer.Option("--checkpoint", help="best, last or all.")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate the deterministic policy of checkpoints over full episodes of the real simulator, from fixed seeds."""
+    if which not in CHOICES:
+        raise UserError(f"--checkpoint {which}: allowed are {', '.join(CHOICES)}")
+    if not selectors and not rerun_all:
+        raise UserError("name runs or experiments, or give --rerun-all; `flowmbpo runs` lists what there is")
+    reader = open_reader(tracking_uri)
+    live_runs(tracking_uri)  # marks runs whose process is gone
+    known = reader.runs()
+    runs = known
+    if selectors:
+        runs = list({run.run_id: run for group in select_runs(known, selectors).values() for run in group}.values())
+    chosen = _choose(reader, runs, "all" if rerun_all else which)
+    if not chosen:
+        raise UserError(f"no checkpoint to evaluate: {', '.join(run.run_id for run in runs) or 'the store'} has none")
+
+    from flowmbpo.training.devices import choose_device
+    from flowmbpo.training.reevaluation import Reevaluator
+
+    reevaluator = Reevaluator(choose_device(device))
+    rows = _evaluate_all(reader, chosen, reevaluator, episodes, skip_current=rerun_all)
+    if as_json:
+        tables.print_json(rows)
+    else:
+        _print(rows)
+    if any(row["error"] for row in rows):
+        sys.exit(1)
+
+
+def _choose(reader: Reader, runs: Sequence[RunRecord], which: str) -> list[tuple[RunRecord, CheckpointRecord]]:
+    """The wanted checkpoints of each run; the best is the one with the highest evaluated R, else the last."""
+    by_run: dict[str, list[CheckpointRecord]] = {}
+    for found in reader.checkpoints(runs):
+        by_run.setdefault(found.run_id, []).append(found)
+    chosen = []
+    for run in runs:
+        candidates = sorted(by_run.get(run.run_id, []), key=lambda c: (c.epoch or 0, c.created))
+        if not candidates:
+            tables.err.print(f"{run.run_name} ({run.run_id}) has no checkpoint", markup=False)
+            continue
+        if which == "last":
+            candidates = candidates[-1:]
+        elif which == "best":
+            candidates = [max(candidates, key=lambda c: (c.mean_reward is not None, c.mean_reward or 0, c.epoch or 0))]
+        chosen += [(run, candidate) for candidate in candidates]
+    return chosen
+
+
+def _evaluate_all(
+    reader: Reader,
+    chosen: Sequence[tuple[RunRecord, CheckpointRecord]],
+    reevaluator: Reevaluator,
+    episodes: int,
+    *,
+    skip_current: bool,
+) -> list[Row]:
+    from rich.progress import Progress
+
+    rows = []
+    with Progress(console=tables.err, disable=not tables.err.is_terminal) as progress:
+        task = progress.add_task("evaluating", total=len(chosen))
+        for run, found in chosen:
+            progress.update(task, description=f"{run.run_name} {found.name}")
+            rows.append(_evaluate_one(reader, run, found, reevaluator, episodes, skip_current=skip_current))
+            progress.advance(task)
+    return rows
+
+
+def _evaluate_one(
+    reader: Reader,
+    run: RunRecord,
+    found: CheckpointRecord,
+    reevaluator: Reevaluator,
+    episodes: int,
+    *,
+    skip_current: bool,
+) -> Row:
+    """One row of the result; a broken checkpoint is a row with its error."""
+    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+    from flowmbpo.training.evaluator import protocol
+    from flowmbpo.training.tensor_files import BrokenFile
+
+    how = protocol(run.whole_param("evaluation.seed") or DEFAULT_SEED, episodes)
+    if skip_current and how.was_used_for(found):
+        return _row(run, found, how, dict(found.metrics), skipped=True)
+    try:
+        with checkpoint_folder(reader.store, found) as folder:
+            metrics = reevaluator(folder, how).metrics()
+    except (BrokenFile, FileNotFoundError) as error:
+        tables.err.print(f"{run.run_name} {found.name}: {error}", style="yellow", markup=False)
+        return _row(run, found, how, {}, error=str(error))
+    record_evaluation(reader.store, run, found, metrics, how)
+    return _row(run, found, how, metrics)
+
+
+def _row(
+    run: RunRecord,
+    found: CheckpointRecord,
+    how: EvaluationProtocol,
+    metrics: dict[str, float],
+    *,
+    skipped: bool = False,
+    error: str | None = None,
+) -> Row:
+    figures = {name.removeprefix("eval/"): value for name, value in metrics.items() if name.startswith("eval/")}
+    expected = ("mean_reward", "std_reward", "mean_length", "model_predicted_reward")
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "seed": run.seed,
+        "checkpoint": found.name,
+        "epoch": found.epoch,
+        "episodes": how.episodes,
+        **dict.fromkeys(expected),
+        **figures,
+        "up_to_date": skipped,
+        "error": error,
+    }
+
+
+def _print(rows: Sequence[Row]) -> None:
+    columns = {
+        "mean R": "mean_reward",
+        "± std": "std_reward",
+        "median": "median_reward",
+        "5 %": "q05_reward",
+        "95 %": "q95_reward",
+        "length": "mean_length",
+        "falls": "fall_share",
+        "m/s": "forward_speed",
+        "model's guess": "model_predicted_reward",
+    }
+    tables.print_table(
+        "Deterministic policy, real environment, full episodes",
+        ["run", "checkpoint", "episodes", *columns, ""],
+        [
+            [
+                f"{row['name']}/seed-{row['seed']}",
+                row["checkpoint"],
+                row["episodes"],
+                *(row.get(key) for key in columns.values()),
+                row["error"] or ("up to date" if row["up_to_date"] else ""),
+            ]
+            for row in rows
+        ],
+        right=["episodes", *columns],
+    )
+    tables.err.print("The model's guess is what the world model predicts for the same episodes. It is not the result.")
