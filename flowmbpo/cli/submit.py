@@ -196,7 +196,6 @@ def _draft(
         overrides=tuple(overrides),
         resume=resume or "",
         request=request.document(),
-        submitted_at=time.time(),
     )
 
 
@@ -209,7 +208,7 @@ def _send(draft: Submission, request: JobRequest, registry: Registry) -> Submiss
     from flowmbpo.cluster import local, slurm
     from flowmbpo.cluster.submission import new_folder
 
-    submission = replace(draft, folder=new_folder(draft.name))
+    submission = replace(draft, folder=new_folder(draft.name), submitted_at=time.time())
     shutil.copyfile(registry.path, submission.registry)
     try:
         return slurm.submit(submission, request) if submission.cluster == "slurm" else local.submit(submission)

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -138,20 +138,18 @@ def new_folder(name: str, jobs: Path = JOBS) -> Path:
     return folder
 
 
-def submissions(jobs: Path = JOBS) -> Iterator[Submission]:
+def submissions(jobs: Path = JOBS) -> list[Submission]:
     """Every submission that a cluster has taken, oldest first. Damaged folders are passed over."""
-    for folder in sorted(jobs.iterdir()) if jobs.is_dir() else ():
-        try:
-            found = Submission.load(folder)
-        except (OSError, ValueError, TypeError, KeyError):
-            continue
-        if found.job_id:
-            yield found
+    found = []
+    for folder in jobs.iterdir() if jobs.is_dir() else ():
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            found.append(Submission.load(folder))
+    return sorted((one for one in found if one.job_id), key=lambda one: one.submitted_at)
 
 
 def find_tasks(selector: str, jobs: Path = JOBS) -> list[tuple[Submission, int]]:
     """The tasks meant by a job id (all of its tasks) or a task id (`JOB_INDEX`). Raises UserError."""
-    known = list(submissions(jobs))
+    known = submissions(jobs)
     for submission in reversed(known):
         ids = submission.task_ids()
         if selector == submission.job_id:

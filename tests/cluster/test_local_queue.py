@@ -1,0 +1,154 @@
+"""The queue of one machine: detached processes with a small program in place of the training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flowmbpo.cluster import local
+from flowmbpo.cluster.states import is_alive
+from flowmbpo.cluster.submission import Submission, submissions
+
+TRAINING = Path(__file__).with_name("stand_in_training.py")
+# Loaded by every Python that the queue starts: the experiment's name is the mode of the stand-in.
+PATCH = f"""
+import sys
+from flowmbpo.cluster.task import Attempt
+Attempt.command = lambda self, run_id: [sys.executable, {str(TRAINING)!r}, self.submission.name, run_id]
+"""
+
+
+@pytest.fixture
+def submit(directory: Path, make_submission, monkeypatch: pytest.MonkeyPatch):
+    """Submit to the local queue of `directory`; whatever is left afterwards is ended."""
+    (directory / "patch").mkdir()
+    (directory / "patch" / "sitecustomize.py").write_text(PATCH)
+    monkeypatch.setenv("PYTHONPATH", str(directory / "patch"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def send(mode: str, seeds: tuple[int, ...] = (0,), parallel: int | None = None) -> Submission:
+        number = len(submissions())
+        draft = make_submission(
+            stamp=f"20251118-10000{number}-{mode.replace(' ', '')}",
+            cluster="local",
+            name=mode,
+            seeds=seeds,
+            request={"gpus": 0, "parallel": parallel},
+            job_id="",
+        )
+        return local.submit(draft)
+
+    yield send
+    (directory / "release").touch()
+    for submission in submissions():
+        for index in range(len(submission.seeds)):
+            submission.cancel_mark(index).touch()
+            local.terminate(submission, index)
+    until(lambda: not local._is_served(directory / "runs" / "jobs"))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen within a minute"
+        time.sleep(0.05)
+
+
+def states(submission: Submission) -> list[str]:
+    return [local.state(submission, index).state for index in range(len(submission.seeds))]
+
+
+def test_everything_runs_in_order_and_the_queue_ends(submit, directory):
+    first, second = submit("ends", (0, 1)), submit("fails")
+    assert (first.job_id, second.job_id) == ("local-1", "local-2")
+    until(lambda: states(first) == ["COMPLETED"] * 2 and states(second) == ["FAILED"])
+    until(lambda: not local._is_served(directory / "runs" / "jobs"))
+    begun = [submission.task(index).started_at for submission, index in ((first, 0), (first, 1), (second, 0))]
+    assert begun == sorted(begun)
+    assert "failed: diverged by epoch 3" in second.log(0).read_text()
+
+
+def test_a_bounded_number_at_once(submit, directory):
+    jobs = submit("waits", tuple(range(5)), parallel=2)
+    seen: set[int] = set()
+    until(lambda: states(jobs).count("RUNNING") == 2)
+    for _ in range(10):
+        seen.add(states(jobs).count("RUNNING"))
+        time.sleep(0.1)
+    assert seen == {2}
+    assert states(jobs)[2:] == ["PENDING"] * 3
+    assert local.state(jobs, 2).reason == "Resources"
+    (directory / "release").touch()
+    until(lambda: states(jobs) == ["COMPLETED"] * 5)
+
+
+def test_tasks_outlive_the_submitting_shell(submit, directory, make_submission):
+    draft = make_submission(stamp="x", cluster="local", name="waits", seeds=(0,), job_id="", request={})
+    program = (
+        "from pathlib import Path\n"
+        "from flowmbpo.cluster import local\nfrom flowmbpo.cluster.submission import Submission\n"
+        f"local.submit(Submission.load(Path({str(draft.folder)!r})))\n"
+    )
+    shell = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    shell.wait(60)
+    (submission,) = submissions()
+    until(lambda: states(submission) == ["RUNNING"])
+    with pytest.raises(ProcessLookupError):  # the shell's session is gone, with all that belonged to it
+        os.killpg(shell.pid, signal.SIGHUP)
+    assert os.getsid(submission.task(0).pid) == submission.task(0).pid
+    assert states(submission) == ["RUNNING"]
+
+
+def test_cancel_before_and_while_running(submit, directory):
+    jobs = submit("waits", (0, 1, 2), parallel=1)
+    until(lambda: (directory / "runs" / "rlocal-1_0" / "ready").exists())
+    for index in (0, 1):
+        jobs.cancel_mark(index).touch()
+        local.terminate(jobs, index)
+    until(lambda: states(jobs) == ["CANCELLED", "CANCELLED", "RUNNING"])
+    assert (directory / "runs" / "rlocal-1_0" / "resume" / "epoch-000001").is_dir()
+    assert jobs.task(1).starts == 0
+
+
+def test_a_killed_queue_leaves_its_tasks_and_the_next_submission_goes_on(submit, directory):
+    jobs = submit("waits", (0, 1), parallel=1)
+    until(lambda: states(jobs)[0] == "RUNNING")
+    parent = int(Path(f"/proc/{jobs.task(0).pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    until(lambda: "queue stopped" in local.state(jobs, 1).reason)
+    assert states(jobs) == ["RUNNING", "PENDING"]
+    more = submit("ends", parallel=1)
+    time.sleep(2)
+    assert states(jobs) == ["RUNNING", "PENDING"]  # the orphan still counts
+    (directory / "release").touch()
+    until(lambda: states(jobs) == ["COMPLETED"] * 2 and states(more) == ["COMPLETED"])
+
+
+def test_a_killed_task_is_seen(submit, directory):
+    jobs = submit("waits")
+    until(lambda: (directory / "runs" / "rlocal-1_0" / "ready").exists())
+    pid = jobs.task(0).pid
+    child = psutil.Process(pid).children()[0].pid
+    for process in (pid, child):
+        os.kill(process, signal.SIGKILL)
+    until(lambda: not is_alive(jobs, 0))
+    assert states(jobs) == ["KILLED"]
+
+
+def test_each_task_gets_a_gpu_of_its_own(directory, make_submission, submit, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    draft = make_submission(stamp="g", cluster="local", name="waits", seeds=(0, 1, 2), job_id="", request={"gpus": 1})
+    jobs = local.submit(draft)
+    until(lambda: states(jobs) == ["RUNNING", "RUNNING", "PENDING"])  # by default one task per GPU
+    ready = [directory / "runs" / f"rlocal-1_{index}" / "ready" for index in (0, 1)]
+    until(lambda: all(path.exists() for path in ready))
+    found = {(path.parent / "environment.json").read_text().rpartition("CUDA_VISIBLE_DEVICES")[2] for path in ready}
+    assert found == {'": "4"}', '": "6"}'}
