@@ -215,26 +215,24 @@ def _named(run: RunRecord) -> dict[str, Any]:
 
 
 def _notes(rows: Sequence[Row], runs: Mapping[str, Sequence[RunRecord]]) -> list[str]:
-    """What weakens the comparison, in sentences."""
-    notes = []
-    for row in rows:
-        hashes = {run.tags.get("flowmbpo.spec_hash") for run in runs[row.name]}
-        if len(hashes) > 1:
-            notes.append(f"{row.name} mixes runs of {len(hashes)} different specs: its figures are means over them")
-        if row.runs > len(set(row.seed_list)):
-            notes.append(f"{row.name} has {row.runs} runs of {row.seeds} seeds: repeated seeds are counted as they are")
-        if row.collapsed:
-            notes.append(f"{row.name}: {row.collapsed} of {row.runs} runs collapsed (final below 0.3 of the peak)")
-        if row.nonfinite:
-            notes.append(f"{row.name}: {row.nonfinite} logged points are not finite and were left out")
-        if row.eval_reward is None:
-            notes.append(f"{row.name} has no evaluation in the real environment: `flowmbpo eval {row.name}`")
-        elif row.eval_runs < row.runs:
-            notes.append(f"{row.name}: only {row.eval_runs} of {row.runs} runs were evaluated")
-    few = [row.name for row in rows if row.is_experiment and row.eval_runs < 2 and row.runs < 2]
-    if few:
-        notes.append(f"one run only: {', '.join(few)}. An interval needs at least two seeds, a sound one about ten")
-    return notes
+    """What weakens the comparison, one sentence for each weakness."""
+    mixed = [row.name for row in rows if len({run.tags.get("flowmbpo.spec_hash") for run in runs[row.name]}) > 1]
+    repeated = [f"{row.name} ({row.runs} runs of {row.seeds} seeds)" for row in rows if row.runs > row.seeds]
+    collapsed = [f"{row.name} ({row.collapsed} of {row.runs})" for row in rows if row.collapsed]
+    nonfinite = [f"{row.name} ({row.nonfinite})" for row in rows if row.nonfinite]
+    single = [row.name for row in rows if row.is_experiment and row.runs < 2]
+    judged = [f"{row.name} ({row.eval_runs} of {row.runs})" for row in rows if 0 < row.eval_runs < row.runs]
+    unjudged = [row.name for row in rows if not row.eval_runs]
+    found = {
+        "figures are means over runs with different specs": mixed,
+        "repeated seeds are counted as they are": repeated,
+        "runs that collapsed, final below 0.3 of the peak": collapsed,
+        "points that are not finite and were left out": nonfinite,
+        "one seed only, and an interval needs at least two, a sound one about ten": single,
+        "only some runs were evaluated": judged,
+        "not evaluated in the real environment yet, which `flowmbpo eval` does": unjudged,
+    }
+    return [f"{text}: {', '.join(names)}" for text, names in found.items() if names]
 
 
 def _since_start(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Told apart by most colour-blind readers, in print together with dashes; the page has its own dark variants.
 COLOURS = ("#0b62c4", "#c2410c", "#15803d", "#8b2fc9", "#b4124a", "#0e7490", "#8a6100", "#5b5f6b")
-INK, MUTED, RULE = "#1b1f27", "#6b7280", "#d8dbe2"
+INK, MUTED, RULE, PAPER = "#1b1f27", "#6b7280", "#d8dbe2", "#fefefe"
 _SUFFIXES = (".png", ".svg", ".pdf")
 _METADATA = ("Date", "Creator", "Format", "Type")  # not wanted in a page
 _STYLE: Any = {
@@ -75,14 +75,16 @@ def check_picture(path: Path) -> None:
 
 
 def to_svg(figure: Figure, key: str, alt: str) -> str:
-    """Inline SVG for a page: colours become CSS variables (--c0.., --ink, --muted, --rule), `key` makes ids unique."""
+    """Inline SVG for a page: colours become CSS variables (--c0.., --ink, ...), `key` makes ids unique."""
     buffer = io.StringIO()
     with styled():
         figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-    variables = {INK: "ink", MUTED: "muted", RULE: "rule"} | {colour: f"c{i}" for i, colour in enumerate(COLOURS)}
+    variables = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"} | {
+        colour: f"c{i}" for i, colour in enumerate(COLOURS)
+    }
     text = re.sub(r"#[0-9a-f]{6}", lambda m: f"var(--{variables[m[0]]})" if m[0] in variables else m[0], text)
     text = re.sub(r'\bid="', f'id="{key}-', text)
     text = re.sub(r'((?:xlink:)?href="#|url\(#)', lambda m: m[1] + key + "-", text)

@@ -146,11 +146,12 @@ def spec_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return ["key", *names], rows
 
 
-def remarks(comparison: Comparison) -> list[str]:
-    """Everything a reader must know beside the tables, one sentence each."""
-    lines = [str(verdict) for verdict in comparison.verdicts]
-    metrics = {verdict.metric for verdict in comparison.verdicts}
-    lines += [f"verdicts are by {metric}" for metric in sorted(metrics)]
+def remarks(comparison: Comparison, *, verdicts: bool = True) -> list[str]:
+    """Everything a reader must know beside the tables, one sentence each; the verdicts first."""
+    lines: list[str] = []
+    if verdicts:
+        lines += [str(verdict) for verdict in comparison.verdicts]
+        lines += [f"verdicts are by {metric}" for metric in sorted({found.metric for found in comparison.verdicts})]
     lines += comparison.notes
     lines += _listed("missing", [f"{_run(m)}: {m['reason']}" for m in comparison.missing])
     lines += _listed("failed", [f"{_run(r)} {r['status']} at {steps(r['env_steps'])} steps" for r in comparison.failed])

@@ -11,7 +11,7 @@ import numpy as np
 
 from flowmbpo.reports import formats
 from flowmbpo.reports.comparison import Comparison
-from flowmbpo.reports.figure_style import COLOURS, MUTED, check_picture, save, styled
+from flowmbpo.reports.figure_style import COLOURS, MUTED, PAPER, check_picture, save, styled
 from flowmbpo.reports.rows import TRAINED
 from flowmbpo.reports.statistics import THRESHOLDS, band, is_finite
 from flowmbpo.spec.references import PublishedReference
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 Axis = Literal["env_steps", "seconds"]
 
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
-_SMALL: Any = {"fontsize": 8, "color": MUTED}
 _MEANING = {1200: "stands", 5000: "walks"}  # of the thresholds, for an Ant
-_MANY = 12  # beyond this many seeds single curves are not drawn
+_MANY = 12  # runs in a figure beyond which single curves are not drawn
+_LINE = 300  # points of a line: more cannot be seen
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def evaluated_figure(comparison: Comparison, best: Mapping[str, Any] | None) -> 
         if best and best["final_reward"] < 4 * max((row.eval_reward or 0.0 for row in rows), default=0.0):
             axes.axvline(best["final_reward"], color=MUTED, lw=1, ls=":")
             place = (best["final_reward"], 1.0)
-            axes.annotate(best["key"], place, xycoords=("data", "axes fraction"), ha="right", va="bottom", **_SMALL)
+            axes.annotate(best["key"], place, xycoords=("data", "axes fraction"), ha="right", va="bottom", **_small())
         axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
@@ -164,20 +164,31 @@ def learning_curve_picture(history: dict[str, tuple[Sequence[float], Sequence[fl
 
 
 def _draw(axes: Axes, series: Sequence[Series], markers: bool = False) -> None:
+    singles = sum(len(one.curves) for one in series) <= _MANY
     for one in series:
+        style: dict[str, Any] = {"marker": "o", "ms": 3} if markers and len(one.curves) == 1 else {}
+        if len(one.curves) == 1:
+            axes.plot(*_thin(*one.curves[0], _LINE), lw=1.5, label=f"{one.label} (n=1)", **one.look, **style)
+            continue
         x, middle, low, high = band(one.curves)
-        if 1 < len(one.curves) <= _MANY:
-            for seed_x, seed_y in one.curves:
-                keep = is_finite(seed_y)
-                axes.plot(seed_x[keep], seed_y[keep], lw=0.6, alpha=0.3, **one.look)
-        if len(one.curves) > 1:
-            axes.fill_between(x, low, high, color=one.look["color"], alpha=0.16, lw=0)
-            axes.plot(x, middle, lw=1.8, label=f"{one.label} (n={len(one.curves)})", **one.look)
-        else:
-            seed_x, seed_y = one.curves[0]
-            keep = is_finite(seed_y)
-            style: dict[str, Any] = {"marker": "o", "ms": 3} if markers else {}
-            axes.plot(seed_x[keep], seed_y[keep], lw=1.5, label=f"{one.label} (n=1)", **one.look, **style)
+        for curve in one.curves if singles else ():
+            axes.plot(*_thin(*curve, _LINE // 3), lw=0.6, alpha=0.35, **one.look)
+        axes.fill_between(x, low, high, color=one.look["color"], alpha=0.16, lw=0)
+        axes.plot(x, middle, lw=1.8, label=f"{one.label} (n={len(one.curves)})", **one.look)
+
+
+def _thin(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many of the finite points, the last one always."""
+    x, y = x[is_finite(y)], y[is_finite(y)]
+    keep = np.unique(np.linspace(0, len(x) - 1, min(most, len(x))).round().astype(int))
+    return x[keep], y[keep]
+
+
+def _small() -> dict[str, Any]:
+    """Look of the words inside a figure: readable where they cross a line."""
+    from matplotlib.patheffects import withStroke
+
+    return {"fontsize": 8, "color": MUTED, "path_effects": [withStroke(linewidth=2.5, foreground=PAPER)]}
 
 
 def _values(series: Sequence[Series]) -> Iterator[np.ndarray]:
@@ -196,7 +207,7 @@ def _published(axes: Axes, references: Mapping[str, PublishedReference], axis: A
         if inside.sum() < 2:
             continue
         axes.plot(x[inside], middle[inside], color=MUTED, lw=1.1, ls=":")
-        axes.annotate(key, (x[inside][-1], middle[inside][-1]), ha="right", va="bottom", **_SMALL)
+        axes.annotate(key, (x[inside][-1], middle[inside][-1]), ha="right", va="bottom", **_small())
     axes.set_xlim(0, end)
 
 
@@ -206,7 +217,7 @@ def _thresholds(axes: Axes) -> None:
         if low < level < high:
             axes.axhline(level, color=MUTED, lw=0.8, ls=(0, (4, 3)))
             text = f"{level:,} {_MEANING[level]}"
-            axes.annotate(text, (0.005, level), xycoords=("axes fraction", "data"), va="bottom", **_SMALL)
+            axes.annotate(text, (0.995, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", **_small())
 
 
 def _x_axis(axes: Axes, axis: Axis) -> None:

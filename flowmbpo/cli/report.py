@@ -1,0 +1,37 @@
+"""`flowmbpo report`: everything that was asked and measured as one HTML page, also kept in MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import experiment_names
+from flowmbpo.cli.options import RegistryOption, TrackingOption
+
+
+def report(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where the page goes.", show_default=False)],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Experiments to report on. Default: all with finished runs.",
+            show_default=False,
+            autocompletion=experiment_names,
+        ),
+    ] = None,
+    log: Annotated[bool, typer.Option("--log/--no-log", help="Keep the page in MLflow, too.")] = True,
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Write the complete report as one self-contained HTML page."""
+    from flowmbpo.reports.report import build_report, check_target, write_report
+    from flowmbpo.spec.registry import load_registry
+    from flowmbpo.tracking.reader import open_reader
+
+    check_target(out)
+    reader = open_reader(tracking_uri)
+    write_report(build_report(names or [], reader=reader, registry=load_registry(registry)), out)
+    tables.err.print(f"report: {out}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,89 @@
+"""The complete report as one self-contained HTML page: collected, rendered, written.
+
+What stands on the page is in `sections`, how it looks in `templates/`. The template escapes everything that comes from
+the store or the registry; the page loads nothing and runs no script.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from flowmbpo.errors import UserError
+from flowmbpo.reports import formats
+from flowmbpo.reports.comparison import compare
+from flowmbpo.reports.known import known_experiments
+from flowmbpo.reports.sections import CORRELATION, Page, collect
+from flowmbpo.spec.registry import Registry
+from flowmbpo.tracking.reader import Reader, open_reader
+
+_LATENT_ERROR = re.compile(r"model/latent_error_(\d+)")
+
+
+def build_report(names: Sequence[str], *, reader: Reader | str | None, registry: Registry) -> str:
+    """The page about the named experiments; without names about all that have finished runs.
+
+    Raises:
+        UserError: an unknown name, or no finished run at all.
+    """
+    source = open_reader(reader) if reader is None or isinstance(reader, str) else reader
+    known = known_experiments(registry)
+    records = source.runs()
+    ran = {run.name for run in records if run.status == "FINISHED"}
+    order = [*known, *sorted(ran - set(known))]
+    chosen = [registry.aliases.get(name, name) for name in names] or [name for name in order if name in ran]
+    if not chosen:
+        raise UserError(
+            f"there are no finished runs in {source.store} to report on; `flowmbpo run quickstart` makes one, "
+            "`flowmbpo runs` shows what there is"
+        )
+    errors = sorted({int(m[1]) for run in records for key in run.metrics if (m := _LATENT_ERROR.fullmatch(key))})
+    latent = {horizon: f"model/latent_error_{horizon}" for horizon in errors}
+    comparison = compare(chosen, tracking_uri=source, registry=registry, curves=[CORRELATION, *latent.values()])
+    return render(collect(comparison, known, registry, store=str(source.store), latent=latent, everything=not names))
+
+
+def render(page: Page) -> str:
+    """The page."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    folder = resources.files("flowmbpo.reports") / "templates"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["svg"] = Markup
+    environment.filters["reward"] = formats.reward
+    environment.globals["interval"] = formats.interval
+    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
+    style = (folder / "report.css").read_text(encoding="utf-8")
+    return template.render(page=page, style=Markup(style))
+
+
+def write_report(page: str, path: Path) -> Path:
+    """Write the page all at once. Raises UserError where it cannot be written."""
+    check_target(path)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def check_target(path: Path) -> None:
+    """Raises UserError for a file that the page cannot go to, before any work is done."""
+    folder = path.absolute().parent
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{path}: the report is a web page; its name ends in .html")
+    if path.is_dir():
+        raise UserError(f"{path} cannot be written: it is a folder")
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: no permission to write in {folder}")

@@ -1,0 +1,286 @@
+"""What stands on the report's page: questions, tables, pictures, remarks, origins and commands of a comparison.
+
+Computes no number itself (`comparison`, `statistics`). Not here: the page's looks (`templates`), its file (`report`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from flowmbpo import __version__
+from flowmbpo.reports import formats, plots
+from flowmbpo.reports.comparison import Comparison
+from flowmbpo.reports.figure_style import to_svg
+from flowmbpo.reports.formats import Column
+from flowmbpo.reports.known import Known, published
+from flowmbpo.reports.rows import EVALUATED, TRAINED, Row
+from flowmbpo.spec.groups import Group
+from flowmbpo.spec.references import PublishedReference
+from flowmbpo.spec.registry import Registry
+
+CORRELATION = "train/reward_correlation"
+_MOST_RUNS = 200  # lines in the table of runs
+_MODEL_KEYS = ("integrator", "substeps", "units", "latent_dim")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for the page: headings, rows of texts, which columns hold figures."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[bool]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure for the page; `svg` is ours and not escaped again."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One comparison group of the registry with its answer, as far as there is one."""
+
+    key: str
+    text: str
+    answers: Sequence[str] = ()
+    cautions: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    to_run: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template shows."""
+
+    made: str
+    version: str
+    store: str
+    registry: str
+    summary: Sequence[Row]
+    best: Mapping[str, Any] | None
+    questions: Sequence[Question]
+    design: Table
+    overview: Sequence[Table]
+    curves: Sequence[Picture]
+    checkpoints: Sequence[Picture]
+    model: Sequence[Picture]
+    remarks: Sequence[str]
+    runs: Table
+    origins: Table
+    references: Table
+    commands: Sequence[str]
+
+
+def collect(
+    comparison: Comparison,
+    known: Mapping[str, Known],
+    registry: Registry,
+    *,
+    store: str,
+    latent: Mapping[int, str],
+    everything: bool,
+) -> Page:
+    """The page about a comparison. `latent`: metric names of the model's error by open-loop steps; `everything`: also
+    questions of the registry that no run answers yet."""
+    present = [row.name for row in comparison.rows]
+    places = {name: place for place, name in enumerate(present)}
+    references = published(registry)
+    groups = {
+        key: group for key, group in registry.groups.items() if everything or set(group.members).intersection(present)
+    }
+    members = {member for group in groups.values() for member in group.members}
+    return Page(
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        store=store,
+        registry=str(registry.path),
+        summary=sorted(comparison.rows, key=lambda row: -(row.eval_reward or float("-inf")))[:4],
+        best=next((row.published for row in comparison.rows if row.published), None),
+        questions=[_question(key, group, comparison, places, references) for key, group in groups.items()],
+        design=_design([known[name] for name in known if name in members or name in present]),
+        overview=[comparison_table(columns, comparison) for columns in (formats.RESULTS, formats.COST)],
+        curves=_curves(comparison, places, references),
+        checkpoints=_checkpoints(comparison, places),
+        model=_model(comparison, places, latent),
+        remarks=formats.remarks(comparison, verdicts=False),
+        runs=_runs(comparison),
+        origins=_origins(comparison),
+        references=_references(references),
+        commands=_commands(comparison),
+    )
+
+
+def comparison_table(columns: Sequence[Column], comparison: Comparison) -> Table:
+    """Rows of a comparison under these columns."""
+    cells = [[column.cell(row) for column in columns] for row in comparison.rows]
+    return Table([column.heading for column in columns], cells, [column.right for column in columns])
+
+
+def _question(
+    key: str,
+    group: Group,
+    comparison: Comparison,
+    places: Mapping[str, int],
+    references: Mapping[str, PublishedReference],
+) -> Question:
+    absent = [member for member in group.members if member not in places]
+    to_run = f"flowmbpo run {shlex.join(absent)} --seeds 0,1,2,3,4" if absent else ""
+    present = [member for member in group.members if member in places]
+    if not present:
+        return Question(key, group.question, to_run=to_run)
+    part = comparison.subset(present)
+    answers = [str(verdict) for verdict in part.verdicts]
+    cautions = list(part.notes)
+    shared = [key for key, by_row in part.spec_diff.items() if None not in by_row.values()]  # not of one kind only
+    if len(shared) > 1 and len(present) > 1:
+        cautions.append(f"they differ in {', '.join(shared)}: no effect belongs to one of these alone")
+    if absent:
+        cautions.append(f"no finished runs of {', '.join(absent)}")
+    tables = [comparison_table(formats.RESULTS, part), comparison_table(formats.COST, part)]
+    headings, rows = formats.spec_table(part)
+    if rows and len(present) > 1:
+        tables.append(Table(headings, rows, [False] * len(headings), "Spec keys that differ"))
+    pictures = []
+    for metric, words in ((TRAINED, "training"), (EVALUATED, "evaluated checkpoints")):
+        if series := plots.series_of(part, metric, places=places):
+            shown = references if metric == TRAINED else None
+            figure = plots.curves_figure(series, label=f"R ({words})", references=shown, markers=metric == EVALUATED)
+            svg = to_svg(figure, f"{key}-{words[:5]}", f"R ({words}) over environment steps: {', '.join(present)}")
+            pictures.append(Picture(svg, f"R, {words}: interquartile mean over seeds with its 95% interval."))
+    return Question(key, group.question, answers, cautions, tables, pictures, to_run)
+
+
+def _design(known: Sequence[Known]) -> Table:
+    headings = ["name", "model", "size", "built", *_MODEL_KEYS, "epochs", "horizon", "batch", "expected", "what it is"]
+    rows = []
+    for about in known:
+        model = [formats.value(about.spec.get(f"world_model.{key}")) for key in _MODEL_KEYS]
+        size = f"{about.params.world_model / 1e6:.1f} M" if about.params else formats.NOTHING
+        train = [formats.value(about.spec.get(f"train.{key}")) for key in ("max_epochs", "horizon", "wm_batch_size")]
+        kind = formats.value(about.spec.get("world_model.kind"))
+        nominal = about.nominal_params or formats.NOTHING
+        expected = formats.expectation(about.expected)
+        rows.append([about.name, kind, nominal, size, *model, *train, expected, about.description])
+    return Table(headings, rows, [False] * len(headings))
+
+
+def _curves(
+    comparison: Comparison, places: Mapping[str, int], references: Mapping[str, PublishedReference]
+) -> list[Picture]:
+    pictures = []
+    by_axis: tuple[tuple[plots.Axis, str], ...] = (("env_steps", "environment steps"), ("seconds", "wall time"))
+    for axis, words in by_axis:
+        if series := plots.series_of(comparison, TRAINED, axis, places):
+            figure = plots.curves_figure(series, axis=axis, references=references)
+            caption = (
+                f"Training R by {words}. Line: interquartile mean over seeds; band: its 95% interval; thin: seeds; "
+            )
+            caption += "dotted: published results."
+            pictures.append(Picture(to_svg(figure, f"curves-{axis}", f"Training R by {words}"), caption))
+    return pictures
+
+
+def _checkpoints(comparison: Comparison, places: Mapping[str, int]) -> list[Picture]:
+    series = plots.series_of(comparison, EVALUATED, places=places)
+    if not series:
+        return []
+    best = next((row.published for row in comparison.rows if row.published), None)
+    over_training = plots.curves_figure(series, label="R (evaluated)", markers=True)
+    final = plots.evaluated_figure(comparison, best)
+    return [
+        Picture(
+            to_svg(over_training, "checkpoints", "Evaluated R of the checkpoints over training"),
+            "Each checkpoint in the real environment: deterministic policy, fixed seeds, full episodes.",
+        ),
+        Picture(
+            to_svg(final, "evaluated", "Evaluated R with intervals"),
+            "Best checkpoint of each run: diamond, interquartile mean; bar, its 95% interval; dots, runs.",
+        ),
+    ]
+
+
+def _model(comparison: Comparison, places: Mapping[str, int], latent: Mapping[int, str]) -> list[Picture]:
+    pictures = []
+    if series := plots.series_of(comparison, CORRELATION, places=places):
+        figure = plots.curves_figure(series, label="correlation", thresholds=False)
+        pictures.append(
+            Picture(
+                to_svg(figure, "correlation", "Correlation of predicted and real reward"),
+                "Correlation of predicted and real reward on real steps. Near 0 the policy has nothing to follow.",
+            )
+        )
+    for horizon, metric in latent.items():
+        if series := plots.series_of(comparison, metric, places=places):
+            figure = plots.curves_figure(series, label="mean squared error", thresholds=False, log=True)
+            words = f"after {horizon} open-loop step{'s' if horizon > 1 else ''}"
+            svg = to_svg(figure, f"latent-{horizon}", f"Latent error {words}")
+            caption = f"Error of the predicted latent {words}, against the encoded real observation."
+            pictures.append(Picture(svg, caption))
+    return pictures
+
+
+def _runs(comparison: Comparison) -> Table:
+    headings = ["run", "name", "seed", "status", "env steps", "peak R", "final R", "best evaluated", "wall time"]
+    rows = []
+    for figures in (figures for row in comparison.rows for figures in comparison.figures[row.name]):
+        run, curve = figures.run, figures.curve
+        seed = formats.NOTHING if run.seed is None else str(run.seed)
+        measured = [formats.reward(value) for value in (curve.peak, curve.final, figures.evaluated)]
+        steps, seconds = formats.steps(curve.env_steps), formats.duration(run.wall_seconds)
+        rows.append([run.run_id[:12], run.name, seed, run.status, steps, *measured, seconds])
+    caption = f"The first {_MOST_RUNS} of {len(rows)} runs" if len(rows) > _MOST_RUNS else ""
+    return Table(headings, rows[:_MOST_RUNS], [False, False, True, False, True, True, True, True, True], caption)
+
+
+def _origins(comparison: Comparison) -> Table:
+    """Which code, version and device the runs come from, with how many of them."""
+    counts: dict[tuple[str, ...], int] = {}
+    for row in comparison.rows:
+        for figures in comparison.figures[row.name]:
+            tags = figures.run.tags
+            dirty = " with uncommitted changes" if tags.get("flowmbpo.git_dirty") == "true" else ""
+            commit = tags.get("flowmbpo.git_commit", "unknown")[:12] + dirty
+            origin = (row.name, commit, tags.get("flowmbpo.version", formats.NOTHING), tags.get("flowmbpo.device", ""))
+            spec = tags.get("flowmbpo.spec_hash", formats.NOTHING)
+            counts[*origin, spec] = counts.get((*origin, spec), 0) + 1
+    headings = ["name", "commit", "flowmbpo", "device", "spec hash", "runs"]
+    return Table(headings, [[*origin, str(n)] for origin, n in counts.items()], [False] * 5 + [True])
+
+
+def _references(references: Mapping[str, PublishedReference]) -> Table:
+    rows = []
+    for reference in references.values():
+        span = formats.interval(*(reference.final_range or (None, None)))
+        seeds = str(reference.seeds) if reference.seeds else formats.NOTHING
+        final = f"{formats.reward(reference.final_reward)} {span}".rstrip()
+        rows.append([reference.title, seeds, final, *_until(reference), reference.note, reference.source])
+    headings = ["system", "seeds", "final R [min, max]", "to R 1,200", "to R 5,000", "note", "source"]
+    return Table(headings, rows, [False, True, True, True, True, False, False])
+
+
+def _until(reference: PublishedReference) -> list[str]:
+    texts = []
+    for level in (1200, 5000):
+        steps, seconds = getattr(reference, f"steps_to_{level}"), getattr(reference, f"seconds_to_{level}")
+        spans = [" to ".join(map(formats.steps, steps))] if steps else []
+        spans += [" to ".join(map(formats.duration, seconds))] if seconds else []
+        texts.append(", ".join(spans) or formats.NOTHING)
+    return texts
+
+
+def _commands(comparison: Comparison) -> list[str]:
+    """What was typed for these runs, as they recorded it, and what makes the tables from them."""
+    runs = [figures.run for row in comparison.rows for figures in comparison.figures[row.name]]
+    typed = dict.fromkeys(run.tags["flowmbpo.command"] for run in runs if run.tags.get("flowmbpo.command"))
+    names = shlex.join(row.name for row in comparison.rows)
+    return [*typed, "flowmbpo eval --rerun-all", f"flowmbpo compare {names}", "flowmbpo report --out report.html"]
