@@ -9,7 +9,23 @@ from typing import Annotated
 import typer
 
 from flowmbpo import __version__
-from flowmbpo.cli import cancel, compare, jobs, logs, run, runs, schema, show, submit, sync, tables, ui, validate, watch
+from flowmbpo.cli import (
+    cancel,
+    compare,
+    jobs,
+    logs,
+    report,
+    run,
+    runs,
+    schema,
+    show,
+    submit,
+    sync,
+    tables,
+    ui,
+    validate,
+    watch,
+)
 from flowmbpo.cli import list as list_
 from flowmbpo.cli.bench import bench
 from flowmbpo.cli.eval import evaluate
@@ -56,6 +72,7 @@ app.command("jobs")(jobs.jobs)
 app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.add_typer(bench, name="bench")
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names
 from flowmbpo.cli.options import RegistryOption, TrackingOption
+from flowmbpo.errors import UserError, WorkFailed
+
+if TYPE_CHECKING:
+    from flowmbpo.tracking.store import Store
 
 
 def report(
@@ -32,6 +36,22 @@ def report(
     from flowmbpo.tracking.reader import open_reader
 
     check_target(out)
+    known = load_registry(registry)
     reader = open_reader(tracking_uri)
-    write_report(build_report(names or [], reader=reader, registry=load_registry(registry)), out)
+    write_report(build_report(names or [], reader=reader, registry=known), out)
     tables.err.print(f"report: {out}", markup=False, highlight=False, soft_wrap=True)
+    if log:
+        _keep(reader.store, out)
+
+
+def _keep(store: Store, page: Path) -> None:
+    """The page is written by now: a store that only lets itself be read is worth a warning, not a failure."""
+    from flowmbpo import __version__
+    from flowmbpo.tracking.documents import DOCUMENTS, keep_document
+
+    try:
+        keep_document(store, page, page.stem, {"flowmbpo.version": __version__})
+    except (UserError, WorkFailed) as error:
+        tables.err.print(f"warning: not kept in MLflow: {error}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        tables.err.print(f"kept in MLflow, experiment {DOCUMENTS}", markup=False, highlight=False, soft_wrap=True)

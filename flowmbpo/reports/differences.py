@@ -18,10 +18,11 @@ def stale_runs(runs: Sequence[RunRecord], known: Mapping[str, Known]) -> list[di
         about, digest = known.get(run.name), run.tags.get("flowmbpo.spec_hash")
         if about is None or digest is None or digest == about.spec_hash:
             continue
+        logged = _spec(run)
         changed = {
-            key: {"run": value, "registry": about.spec[key]}
-            for key, value in _spec(run).items()
-            if key in about.spec and about.spec[key] != value
+            key: {"run": logged.get(key), "registry": about.spec.get(key)}
+            for key in (dict.fromkeys([*logged, *about.spec]) if logged else ())
+            if logged.get(key) != about.spec.get(key)
         }
         stale.append({"run_id": run.run_id, "name": run.name, "seed": run.seed, "changed": changed})
     return stale

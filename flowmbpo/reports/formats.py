@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowmbpo.reports.comparison import Comparison
 
 NOTHING = "–"
+_MOST_KEYS = 4  # of a stale spec
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def remarks(comparison: Comparison, *, verdicts: bool = True) -> list[str]:
     lines += _listed("missing", [f"{_run(m)}: {m['reason']}" for m in comparison.missing])
     lines += _listed("failed", [f"{_run(r)} {r['status']} at {steps(r['env_steps'])} steps" for r in comparison.failed])
     lines += _listed("running", [f"{_run(r)} at {steps(r['env_steps'])} steps" for r in comparison.running])
-    lines += _listed("stale (spec is not today's)", [_stale(run) for run in comparison.stale])
+    lines += _listed("stale, with another spec than the registry has today", _stale(comparison.stale))
     return lines
 
 
@@ -165,9 +166,17 @@ def _run(entry: dict[str, Any]) -> str:
     return f"{name} ({entry['run_id'][:8]})" if "run_id" in entry else name
 
 
-def _stale(entry: dict[str, Any]) -> str:
-    changed = [f"{key} was {value(c['run'])}, is {value(c['registry'])}" for key, c in entry["changed"].items()]
-    return f"{_run(entry)}: {'; '.join(changed[:4])}" if changed else _run(entry)
+def _stale(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """One text per experiment: how many runs, and what changed since."""
+    texts = []
+    for name in dict.fromkeys(entry["name"] for entry in entries):
+        same = [entry for entry in entries if entry["name"] == name]
+        changed = {key: change for entry in same for key, change in entry["changed"].items()}
+        keys = [f"{key} was {value(change['run'])}, is {value(change['registry'])}" for key, change in changed.items()]
+        more = f", and {len(keys) - _MOST_KEYS} more keys" if len(keys) > _MOST_KEYS else ""
+        runs = _run(same[0]) if len(same) == 1 else f"{name} ({len(same)} runs)"
+        texts.append(f"{runs}: {', '.join(keys[:_MOST_KEYS])}{more}" if keys else runs)
+    return texts
 
 
 def _listed(title: str, entries: Sequence[str], most: int = 12) -> list[str]:

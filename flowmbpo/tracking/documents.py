@@ -1,0 +1,40 @@
+"""Keeps documents about many runs, such as the report, in MLflow: in an experiment of their own, not among the runs.
+
+Not here: making them (`flowmbpo.reports`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.store import EXPERIMENT, Store
+
+DOCUMENTS = f"{EXPERIMENT}-reports"
+
+
+def keep_document(store: Store, path: Path, title: str, tags: Mapping[str, str]) -> str:
+    """Log the file as the artifact of a new finished run called `title`; returns MLflow's id of it.
+
+    Raises:
+        UserError: the store cannot be written to.
+        WorkFailed: it does not answer, or its artifact store does not.
+    """
+    client = open_client(store, write=True)
+    with translated(store):
+        found = client.get_experiment_by_name(DOCUMENTS)
+        if found is None:
+            experiment = client.create_experiment(DOCUMENTS, artifact_location=store.artifacts)
+        else:
+            experiment = found.experiment_id
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(experiment)
+        run = client.create_run(experiment, run_name=title, tags=dict(tags)).info.run_id
+        try:
+            client.log_artifact(run, str(path))
+        except BaseException:
+            client.set_terminated(run, "FAILED")
+            raise
+        client.set_terminated(run, "FINISHED")
+    return run
