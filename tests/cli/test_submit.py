@@ -1,0 +1,234 @@
+"""`flowmbpo submit`, `jobs`, `logs` and `cancel` as a user calls them, with stand-ins for Slurm's programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowmbpo.cluster.submission import Submission, TaskRecord, submissions
+
+REGISTRY = """
+[experiments.base]
+abstract = true
+env = { kind = "pointmass", episode_length = 20 }
+world_model = { kind = "mlp", units = [16], encoder_units = [16], latent_dim = 16 }
+train = { horizon = 16, max_epochs = 20, num_envs = 4, wm_batch_size = 8, replay_capacity = 2000 }
+resources = { gpu = "L40S", gpus = 1, cpus = 4, memory_gb = 128, time_limit = "12:00:00" }
+
+[experiments.first]
+extends = "base"
+aliases = ["one"]
+
+[experiments.second]
+extends = "base"
+resources = { gpu = "", gpus = 0, memory_gb = 8, time_limit = "1:00:00" }
+"""
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Call flowmbpo in an empty directory with a registry of two; `cli.slurm(sbatch=..., ...)` installs stand-ins."""
+    (tmp_path / "experiments.toml").write_text(REGISTRY)
+    monkeypatch.chdir(tmp_path)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("FLOWMBPO_", "MLFLOW_"))},
+        "PATH": f"{programs}:{Path(sys.executable).parent}:/bin",
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "NO_COLOR": "1",
+    }
+
+    def call(*arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "flowmbpo", *arguments],
+            capture_output=True,
+            text=True,
+            env={**environment, **more},
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def slurm(**scripts: str) -> Path:
+        for name, body in {"srun": "exit 0", "sacct": "exit 1", **scripts}.items():
+            (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{body}\n')
+            (programs / name).chmod(0o755)
+        return tmp_path / "calls"
+
+    call.slurm = slurm  # type: ignore[attr-defined]
+    return call
+
+
+def options(script: str) -> dict[str, str]:
+    lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")]
+    return dict(line.partition("=")[::2] for line in lines)
+
+
+# --- dry run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_one_script_per_experiment_and_touches_nothing(cli, tmp_path):
+    before = set(tmp_path.iterdir())
+    (tmp_path / "cluster.toml").write_text('[cluster]\naccount = "rl-lab"\noptions = { exclude = "n1" }\n')
+    done = cli("submit", "one", "second", "--seeds", "0,1,2", "--dry-run", "--option", "exclusive", "--json")
+    first, second = json.loads(done.stdout)
+    assert (first["name"], first["seeds"], first["cluster"]) == ("first", [0, 1, 2], "slurm")
+    found = options(first["script"])
+    assert found["account"] == "rl-lab"
+    assert found["array"] == "0-2%3"
+    assert (found["gres"], found["mem"], found["time"]) == ("gpu:L40S:1", "128G", "12:00:00")
+    assert (found["exclude"], found["exclusive"], found["signal"]) == ("n1", "", "USR1@120")
+    assert "gres" not in options(second["script"])
+    assert options(second["script"])["time"] == "1:00:00"
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "cluster.toml"}
+
+
+def test_all_means_what_can_be_run(cli):
+    scripts = cli("submit", "--all", "--dry-run").stdout
+    assert [line for line in scripts.splitlines() if "job-name" in line] == [
+        "#SBATCH --job-name=first",
+        "#SBATCH --job-name=second",
+    ]
+
+
+def test_options_win_over_the_file_and_the_registry(cli, tmp_path):
+    (tmp_path / "mine.toml").write_text('[cluster]\npartition = "slow"\ncpus = 2\n')
+    arguments = ["--partition", "fast", "--memory", "1.5", "--time", "90m", "--gpu", "a100", "--gpus", "2"]
+    done = cli("submit", "first", "--dry-run", "--cluster-file", "mine.toml", *arguments)
+    found = options(done.stdout)
+    assert (found["partition"], found["cpus-per-task"], found["mem"]) == ("fast", "2", "1536M")
+    assert (found["time"], found["gres"]) == ("1:30:00", "gpu:a100:2")
+
+
+def test_a_local_dry_run_prints_commands(cli):
+    lines = cli("submit", "second", "--seeds", "3,4", "--cluster", "local", "--dry-run").stdout.splitlines()
+    assert [line.split(" --registry")[0] for line in lines[1:]] == [
+        "flowmbpo run second --seed 3",
+        "flowmbpo run second --seed 4",
+    ]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frist"], "first"),
+        (["base"], "abstract"),
+        ([], "at least one experiment"),
+        (["first", "--all"], "not both"),
+        (["first", "--seeds", "0,x"], "not a seed"),
+        (["first", "--seeds", "0,0"], "twice"),
+        (["first", "--set", "train.horizon=4"], "horizon"),
+        (["first", "--time", "soon"], "time limit"),
+        (["first", "--memory", "0"], "memory_gb"),
+        (["first", "--cluster", "pbs"], "slurm, local"),
+        (["first", "--cluster-file", "nowhere.toml"], "nowhere.toml does not exist"),
+        (["first", "--resume", "abc"], "leave out"),
+        (["--resume", "abc"], "holds no run"),
+        (["--resume", "../etc"], "holds no run"),
+        (["first", "--tracking-uri", "ftp://x"], "not supported"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_submitted(cli, tmp_path, arguments, message):
+    calls = cli.slurm(sbatch="echo Submitted batch job 1")
+    assert message in " ".join(cli("submit", *arguments, code=2).stderr.split())
+    assert not calls.exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_wrong_registry_submits_nothing(cli, tmp_path):
+    calls = cli.slurm(sbatch="echo Submitted batch job 1")
+    (tmp_path / "experiments.toml").write_text(REGISTRY.replace("num_envs = 4", "num_envs = 0"))
+    assert "num_envs" in cli("submit", "second", code=2).stderr
+    assert not calls.exists()
+
+
+def test_slurm_is_asked_for_where_there_is_none(cli, tmp_path):
+    done = cli("submit", "first", "--cluster", "slurm", code=2, PATH=str(tmp_path / "bin"))
+    assert "--cluster local" in done.stderr
+
+
+def test_what_slurm_refuses_leaves_nothing_behind(cli, tmp_path):
+    cli.slurm(sbatch='echo "sbatch: error: Batch job submission failed: Invalid account" >&2; exit 1')
+    assert "Invalid account" in cli("submit", "first", code=1).stderr
+    assert list((tmp_path / "runs" / "jobs").iterdir()) == []
+
+
+def test_a_later_refusal_still_reports_what_was_taken(cli, tmp_path):
+    cli.slurm(sbatch='grep -q job-name=first "$1" && echo Submitted batch job 8 || { echo "error: no" >&2; exit 1; }')
+    done = cli("submit", "first", "second", code=1)
+    assert "8" in done.stdout
+    assert [submission.job_id for submission in submissions()] == ["8"]
+
+
+# --- submitting and after --------------------------------------------------------------------------------------------
+
+
+def test_a_submission_keeps_the_registry_of_that_moment(cli, tmp_path):
+    cli.slurm(sbatch="echo Submitted batch job 8")
+    done = cli("submit", "one", "--seeds", "0,1", "--set", "train.gamma=0.9", "--json")
+    (job,) = json.loads(done.stdout)
+    assert (job["job"], job["tasks"], job["name"], job["seeds"]) == ("8", ["8_0", "8_1"], "first", [0, 1])
+    (submission,) = submissions()
+    assert submission.registry.read_text() == REGISTRY
+    assert submission.overrides == ("train.gamma=0.9",)
+    assert submission.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_jobs_show_queue_and_errors_without_a_store(cli):
+    cli.slurm(sbatch="echo Submitted batch job 8", squeue="echo '8_0|FAILED|NonZeroExitCode|n7'")
+    assert "no jobs" in cli("jobs").stderr.lower()
+    assert json.loads(cli("jobs", "--json").stdout) == []
+    cli("submit", "first")
+    (submission,) = submissions()
+    TaskRecord(starts=1, exit_code=1, node="n7").save(submission.task_file(0))
+    submission.log(0).write_text("started\nfailed: diverged by epoch 3\n")
+    (row,) = json.loads(cli("jobs", "--json").stdout)
+    assert (row["job"], row["state"], row["node"], row["run_status"]) == ("8_0", "FAILED", "n7", None)
+    assert row["note"] == "failed: diverged by epoch 3"
+    table = cli("jobs").stdout
+    assert "8_0 first/seed-0: failed: diverged by epoch 3" in table
+
+
+def test_jobs_say_when_slurm_is_silent(cli):
+    cli.slurm(sbatch="echo Submitted batch job 8", squeue='echo "Unable to contact slurm controller" >&2; exit 1')
+    cli("submit", "first")
+    assert "Unable to contact" in cli("jobs", code=1).stderr
+
+
+def a_finished_job(cli, seeds: str) -> Submission:
+    cli.slurm(sbatch="echo Submitted batch job 8", squeue="exit 0", scancel="exit 0")
+    cli("submit", "first", "--seeds", seeds)
+    (submission,) = submissions()
+    for index in range(len(submission.seeds)):
+        TaskRecord(starts=1, exit_code=0).save(submission.task_file(index))
+        submission.log(index).write_text(f"words of {index}\n")
+    return submission
+
+
+def test_logs_of_a_job_and_of_a_task(cli):
+    a_finished_job(cli, "5,6")
+    assert cli("logs", "8").stdout == "==> 8_0 first/seed-5 <==\nwords of 0\n==> 8_1 first/seed-6 <==\nwords of 1\n"
+    assert cli("logs", "8_1").stdout == "words of 1\n"
+    assert cli("logs", "8_1", "--follow").stdout == "words of 1\n"  # it has ended: there is nothing to wait for
+    assert "8_0, 8_1" in cli("logs", "8", "-f", code=2).stderr
+    assert "the latest are 8" in cli("logs", "9", code=2).stderr
+
+
+def test_cancel_asks_slurm_once_per_living_task(cli, tmp_path):
+    submission = a_finished_job(cli, "5,6,7")
+    calls = cli.slurm(squeue="echo '8_0|COMPLETED|None|n'; echo '8_1|RUNNING|None|n'; echo '8_2|PENDING|Priority|'")
+    said = cli("cancel", "8", "8_1").stderr
+    assert "8_0 has ended already (COMPLETED)" in said
+    assert [line for line in calls.read_text().splitlines() if "scancel" in line] == ["scancel 8_1", "scancel 8_2"]
+    assert [submission.is_cancelled(index) for index in range(3)] == [False, True, True]
+    cli("cancel", "77", code=2)
