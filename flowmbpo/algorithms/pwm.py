@@ -39,7 +39,8 @@ from flowmbpo.algorithms.imagination import (
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, frozen, scheduled_rate
 from flowmbpo.algorithms.policy import DeterministicPolicy
-from flowmbpo.algorithms.returns import segment_returns, td_lambda
+from flowmbpo.algorithms.returns import segment_returns
+from flowmbpo.algorithms.value_learning import fit_values
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.averaging import update_average_
 from flowmbpo.models.critic import Critic
@@ -164,24 +165,21 @@ class PWM:
         """Ascend the imagined returns."""
         if not self._model_is_trained:
             return {}
-        statistics: Statistics = {}
-        if self.train.imagination == "alongside":
+        for _ in range(self.actor_spec.updates):
+            if self.train.imagination == "from_visited":
+                self._imagined = self._imagine_from_visited()
             assert self._imagined is not None
             statistics = self._improve_actor(self._imagined)
-        else:
-            for _ in range(self.actor_spec.updates):
-                with frozen(self.world_model, self.critic), self._autocast():
-                    obs = self.collector.replay.sample_recent(
-                        self.actor_spec.imagined_batch_size, self.actor_spec.recent_steps, self.generator
-                    )
-                    with torch.no_grad():
-                        z = self.encode(obs)
-                    self._imagined = imagine(
-                        self.world_model, self.actor, z, horizon=self.train.horizon, generator=self.generator
-                    )
-                statistics = self._improve_actor(self._imagined)
         update_average_(self.average_actor, self.actor, 1.0 - self.actor_spec.average_decay)
         return statistics
+
+    def _imagine_from_visited(self) -> Transitions:
+        spec = self.actor_spec
+        obs = self.collector.replay.sample_recent(spec.imagined_batch_size, spec.recent_steps, self.generator)
+        with torch.no_grad():
+            z = self.encode(obs)
+        with frozen(self.world_model, self.critic), self._autocast():
+            return imagine(self.world_model, self.actor, z, horizon=self.train.horizon, generator=self.generator)
 
     def _improve_actor(self, imagined: Transitions) -> Statistics:
         with frozen(self.world_model, self.critic), self._autocast():
@@ -192,9 +190,9 @@ class PWM:
                 gamma=self.train.gamma,
                 ended=imagined.ended,
             )
-            self.return_scale.update(returns)
-            loss = -self.return_scale(returns).mean()
-            norm = self.optimizers["actor"].step(loss)
+        self.return_scale.update(returns)
+        loss = -self.return_scale(returns).mean()
+        norm = self.optimizers["actor"].step(loss)
         return {
             "train/actor_loss": loss.detach(),
             "train/actor_gradient_norm": norm,
@@ -204,42 +202,26 @@ class PWM:
     # --- critic ------------------------------------------------------------------------------------------------------
 
     def update_critic(self) -> Statistics:
-        """Regress every member on TD(lambda) targets, `passes` times over the epoch's states in minibatches."""
+        """Regress the values on what this epoch's states turned out to be worth, really or in imagination."""
         if not self._model_is_trained:
             return {}
-        latents, targets = self._critic_targets()
-        batch_size = -(-len(targets) // self.critic_spec.minibatches)
-        losses, norms = [], []
-        for _ in range(self.critic_spec.passes):
-            order = torch.randperm(len(targets), generator=self.generator, device=self.device)
-            for chosen in order.split(batch_size):
-                with self._autocast():
-                    loss = (self.critic.values(latents[chosen]) - targets[chosen]).square().mean(1).sum()
-                norms.append(self.optimizers["critic"].step(loss))
-                losses.append(loss.detach())
-        return {
-            "train/value_loss": torch.stack(losses).mean() / self.critic.ensemble,
-            "train/value_mean": targets.mean(),
-            "train/critic_gradient_norm": torch.stack(norms).mean(),
-        }
-
-    @torch.no_grad()
-    def _critic_targets(self) -> tuple[Tensor, Tensor]:
-        """Latents `[T * B, Z]` and their targets `[T * B]`, in scaled rewards."""
         if self.critic_spec.targets == "real":
-            seen = encoded(self.collector.experience, self.encode, self.reward_scale)
+            with torch.no_grad():
+                seen = encoded(self.collector.experience, self.encode, self.reward_scale)
         else:
             assert self._imagined is not None
             seen = self._imagined
-        targets = td_lambda(
-            seen.rewards,
-            seen.continues,
-            self.critic.min(seen.next_latents),
+        return fit_values(
+            self.critic,
+            self.optimizers["critic"],
+            seen,
             gamma=self.train.gamma,
             td_lambda=self.train.td_lambda,
-            ended=seen.ended,
+            passes=self.critic_spec.passes,
+            minibatches=self.critic_spec.minibatches,
+            generator=self.generator,
+            precision=self._autocast,
         )
-        return seen.latents.detach().flatten(0, 1), targets.flatten()
 
     # --- world model -------------------------------------------------------------------------------------------------
 
