@@ -129,4 +129,5 @@ def _mention_owing() -> None:
             f"{len(owing)} run(s) here have records that are not in MLflow yet "
             f"({', '.join(folder.name[:12] for folder in owing[:3])}); `flowmbpo sync` delivers them.",
             highlight=False,
+            soft_wrap=True,
         )

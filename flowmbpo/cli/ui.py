@@ -42,8 +42,8 @@ def ui(
         typer.echo(address)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A group of its own: the server has children, and all of them have to go with us.
-    process = subprocess.Popen(command(store, port), env=environment(), start_new_session=True)
+    # A group of its own: the server has children, and all of them have to go with us. Its chatter goes to stderr.
+    process = subprocess.Popen(command(store, port), env=environment(), stdout=2, start_new_session=True)
     try:
         _wait(process, port)
         typer.echo(address)

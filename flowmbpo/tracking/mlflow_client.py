@@ -83,7 +83,7 @@ def _translate(store: Store, error: BaseException) -> Exception:
 
 # What the network libraries say in 300 characters, in a few words.
 _PLAIN = {
-    "Connection refused": "connection refused; is the server running?",
+    "Connection refused": "connection refused (is the server running?)",
     "timed out": "no answer in time",
     "Name or service not known": "no such host",
     "Temporary failure in name resolution": "the host's name cannot be resolved",

@@ -109,9 +109,15 @@ def test_a_checkpoint_that_retention_deletes_at_once_is_uploaded_all_the_same(st
     ],
 )
 def test_how_a_run_ends(store, about, client, tmp_path, error, status):
-    with pytest.raises(type(error)), start_run(store, about, tmp_path / "runs") as tracker:
-        tracker.log({"train/epoch": 1.0}, step=1)
-        raise error
+    tracker = start_run(store, about, tmp_path / "runs")
+
+    def train():
+        with tracker:
+            tracker.log({"train/epoch": 1.0}, step=1)
+            raise error
+
+    with pytest.raises(type(error)):
+        train()
     assert the_run(client).info.status == status
     assert history(client, tracker.run_id, "train/epoch") == [(1, 1.0)]
 
@@ -132,11 +138,11 @@ def test_unknown_metrics_are_refused_and_nothing_is_written(store, about, client
 
 
 def test_a_resumed_run_has_no_point_twice_and_none_missing(store, about, client, tmp_path):
-    with pytest.raises(KeyboardInterrupt), start_run(store, about, tmp_path / "runs") as tracker:
+    with start_run(store, about, tmp_path / "runs") as tracker:
         for epoch in range(1, 8):
             tracker.log({"train/epoch": float(epoch), "perf/epoch_seconds": 0.1}, step=epoch * 100)
         deploy(tracker, 5, {"eval/mean_reward": 5.0})
-        raise KeyboardInterrupt
+        tracker.finish("KILLED")
     with resume_run(store, tracker.run_id, tmp_path / "runs") as again:  # from the checkpoint of epoch 5
         assert again.run_id == tracker.run_id
         again.checkpoint(
@@ -163,15 +169,18 @@ def test_a_run_that_is_not_here_cannot_be_resumed(store, tmp_path):
 
 
 def test_a_full_disk_is_an_error_and_the_run_still_ends_as_failed(store, about, client, tmp_path):
-    with (
-        pytest.raises(WorkFailed, match="No space left on device"),
-        start_run(store, about, tmp_path / "runs") as tracker,
-    ):
-        tracker.log({"train/epoch": 1.0}, step=1)
-        full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, tracker._journal._file.fileno())
-        os.close(full)
-        tracker.log({"train/epoch": 2.0}, step=2)
+    tracker = start_run(store, about, tmp_path / "runs")
+
+    def train():
+        with tracker:
+            tracker.log({"train/epoch": 1.0}, step=1)
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, tracker._journal._file.fileno())
+            os.close(full)
+            tracker.log({"train/epoch": 2.0}, step=2)
+
+    with pytest.raises(WorkFailed, match="No space left on device"):
+        train()
     assert the_run(client).info.status == "FAILED"
     assert history(client, tracker.run_id, "train/epoch") == [(1, 1.0)]
 

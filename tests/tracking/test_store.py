@@ -30,7 +30,7 @@ def test_relative_and_absolute_files_and_servers(tmp_path):
     "uri", ["mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///:memory:", "http://", "ftp://x", "runs.db"]
 )
 def test_other_uris_are_refused_with_what_is_allowed(uri):
-    with pytest.raises(UserError, match="sqlite:///|names no host"):
+    with pytest.raises(UserError, match=r"sqlite:///|names no host"):
         resolve_store(uri)
 
 
@@ -72,7 +72,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path):
 def test_another_schema_version_is_explained(store):
     with sqlite3.connect(store.sqlite) as db:
         db.execute("UPDATE alembic_version SET version_num = '000000000000'")
-    with pytest.raises(WorkFailed, match="another MLflow version.*mlflow db upgrade"):
+    with pytest.raises(WorkFailed, match=r"another MLflow version.*mlflow db upgrade"):
         open_client(store, write=True)
 
 

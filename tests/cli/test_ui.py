@@ -1,0 +1,90 @@
+"""`flowmbpo ui`: a real server on our store, bound to this machine only, gone when the command ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import psutil
+import pytest
+
+from flowmbpo.cli import ui
+from flowmbpo.errors import UserError
+from flowmbpo.tracking.first_view import experiment_tags
+from flowmbpo.tracking.run_tracker import RunDescription, start_run
+from flowmbpo.tracking.store import resolve_store
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_ui_serves_our_runs_to_this_machine_only(tmp_path, number):
+    about = RunDescription("quickstart", 0, {"train": {"horizon": 16}}, "h", "cpu")
+    with start_run(resolve_store(None, tmp_path), about, tmp_path / "runs") as tracker:
+        tracker.log({"train/episode_reward": 5.0}, step=10)
+    port = free_port()
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowmbpo", "ui", "--port", str(port)],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    family = []
+    try:
+        address = process.stdout.readline().strip()
+        assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/")
+        assert "viewStateShareKey=flowmbpo" in address
+        experiment = address.partition("/experiments/")[2].partition("/")[0]
+        query = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
+        with urllib.request.urlopen(query, timeout=30) as answer:
+            found = json.load(answer)["experiment"]
+        assert found["name"] == "flowmbpo"
+        assert {tag["key"]: tag["value"] for tag in found["tags"]} == experiment_tags()
+        family = psutil.Process(process.pid).children(recursive=True)
+        listening = [
+            connection.laddr
+            for child in family
+            for connection in child.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert listening
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+    finally:
+        process.send_signal(number)
+        code = process.wait(timeout=60)
+    assert code == 0
+    deadline = time.monotonic() + 20
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family):
+        assert time.monotonic() < deadline, family
+        time.sleep(0.1)
+
+
+def test_a_taken_port_is_the_users_mistake():
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match=r"is not free.*--port"):
+        ui._check_port(taken.getsockname()[1])
+
+
+def test_the_view_fits_into_a_tag_and_names_catalogued_metrics():
+    from flowmbpo.tracking.metrics import metric
+
+    tags = experiment_tags()
+    (text,) = (value for key, value in tags.items() if key.startswith("mlflow.sharedViewState."))
+    assert len(text) <= 20_000  # MLflow's limit for a tag of an experiment
+    view = json.loads(text)
+    sections = {section["uuid"] for section in view["compareRunSections"]}
+    for chart in view["compareRunCharts"]:
+        metric(chart["metricKey"])
+        assert chart["metricSectionId"] in sections
+    assert "metrics.`train/episode_reward`" in view["selectedColumns"]
