@@ -164,7 +164,6 @@ _RANGE_ERRORS = {
     "less_than_equal",
     "too_long",
     "too_short",
-    "finite_number",
     "int_parsing_size",
 }
 

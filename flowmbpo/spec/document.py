@@ -17,7 +17,7 @@ from flowmbpo.spec import toml_positions
 from flowmbpo.spec.problems import Place, Problem, RegistryError
 from flowmbpo.spec.toml_positions import Positions
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 500_000
 _MAX_SYNTAX_PROBLEMS = 10
 _AT_LINE = re.compile(r"^(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)$", re.DOTALL)
 _LONG_NUMBER = re.compile(r"[0-9_]{4300,}")
@@ -168,20 +168,13 @@ def _syntax_problem(message: str, text: str, document: Document) -> tuple[int, P
         column = len(text) - (text.rfind("\n") + 1) + 1
         what = message.removesuffix(" (at end of document)") + ": the text ends too early"
     positions = document.positions
-    if ("overwrite" in what or "twice" in what or "already" in what) and positions is not None and positions.repeated:
-        for path, first, second in positions.repeated:
-            second_line, second_column = positions.line_column(second)
-            if not match or second_line <= line:
-                name = ".".join(str(part) for part in path)
-                first_line = positions.line_column(first)[0]
-                place = document.at(second_line, second_column, len(str(path[-1])))
-                problem = Problem(
-                    place,
-                    f"defined twice: first on line {first_line}",
-                    "keep one of the two",
-                    *_owner(path, name),
-                )
-                return second_line, problem
+    if positions is not None and positions.repeated is not None:
+        path, first, second = positions.repeated
+        second_line, second_column = positions.line_column(second)
+        if not match or second_line <= line:
+            place = document.at(second_line, second_column, len(str(path[-1])))
+            said = f"defined twice: first on line {positions.line_column(first)[0]}"
+            return second_line, Problem(place, said, "keep one of the two", *_owner(path))
     message = f"not valid TOML: {what[:1].lower()}{what[1:]}"
     if positions is not None and positions.unclosed is not None:
         opened, opened_column = positions.line_column(positions.unclosed)
@@ -191,10 +184,12 @@ def _syntax_problem(message: str, text: str, document: Document) -> tuple[int, P
     return line, Problem(document.at(line, column), message, _syntax_hint(what))
 
 
-def _owner(path: toml_positions.Path, name: str) -> tuple[str | None, str]:
-    if path[0] == "experiments" and len(path) > 1:
-        return str(path[1]), ".".join(str(part) for part in path[2:])
-    return None, name
+def _owner(path: toml_positions.Path) -> tuple[str | None, str]:
+    """The experiment and the key that a path is about."""
+    parts = [str(part) for part in path]
+    if parts[0] == "experiments" and len(parts) > 1:
+        return parts[1], ".".join(parts[2:])
+    return None, ".".join(parts)
 
 
 def _syntax_hint(what: str) -> str:

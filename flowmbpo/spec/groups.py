@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from flowmbpo.spec import fields
-from flowmbpo.spec.identity import ABSENT, NOT_IDENTITY, identity
+from flowmbpo.spec.identity import ABSENT, NOT_IDENTITY
 from flowmbpo.spec.problems import did_you_mean, show
 from flowmbpo.spec.schema import Experiment, Name, Section
 
@@ -63,13 +63,13 @@ def allowed(key: str, varies: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in varies)
 
 
-def forbidden_differences(group: Group, specs: Mapping[str, Experiment]) -> Iterator[Difference]:
-    """Every difference that `varies` does not name; members without a spec are passed over.
+def forbidden_differences(group: Group, identities: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+    """Every difference that `varies` does not name, given the `identity` of each experiment; others are passed over.
 
     Each key is compared with the first member that has it. Where a section's `kind` may vary, the keys that only one
     kind has come with it and need not be named, but they must agree among the members that have them.
     """
-    known = {member: identity(specs[member]) for member in group.members if member in specs}
+    known = {member: identities[member] for member in group.members if member in identities}
     for key in dict.fromkeys(key for values in known.values() for key in values):
         if allowed(key, group.varies):
             continue

@@ -72,9 +72,21 @@ class Inherited:
         inside = (origin for known, origin in self.origins.items() if known[: len(path)] == path)
         return self.origins.get(path) or next(inside, DEFAULT)
 
+    def forget_what_is_gone(self) -> None:
+        """Drop the origins of values that were taken out."""
+        self.origins = {path: origin for path, origin in self.origins.items() if _holds(self.values, path)}
+
     def is_unsound(self, path: tuple[str | int, ...]) -> bool:
         """Whether this key, or a table around it, was refused already."""
         return any(path[:length] in self.unsound for length in range(len(path) + 1))
+
+
+def _holds(values: Any, path: Path) -> bool:
+    for part in path:
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def ancestry(parents: Mapping[str, str | None]) -> tuple[list[str], list[list[str]], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -47,7 +48,7 @@ class Problem:
             "column": self.place.column,
             "experiment": self.experiment,
             "key": self.key,
-            "value": self.value,
+            "value": self.value if _is_json(self.value) else str(self.value),
             "message": self.message,
             "hint": self.hint,
             "severity": self.severity,
@@ -118,6 +119,10 @@ class Collector:
     def full(self) -> bool:
         """Whether the limit was reached, so that more problems may exist than are listed."""
         return len(self._found) >= MAX_PROBLEMS
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _with_victims(problem: Problem, also: list[str]) -> Problem:

@@ -17,7 +17,7 @@ from flowmbpo.spec import document, estimates, fields, groups, overrides, refere
 from flowmbpo.spec.diagnosis import Finding, diagnose
 from flowmbpo.spec.document import Document
 from flowmbpo.spec.groups import Group
-from flowmbpo.spec.identity import flatten
+from flowmbpo.spec.identity import flatten, identity
 from flowmbpo.spec.inheritance import Fragment, Inherited, Origin, ancestry, merge
 from flowmbpo.spec.problems import (
     Collector,
@@ -34,6 +34,7 @@ from flowmbpo.spec.schema import Experiment
 FILE_NAME = "experiments.toml"
 TOP_LEVEL = ("experiments", "groups", "references")
 CONTROLS = ("extends", "abstract")
+MAX_ENTRIES = 1000  # of each of these tables
 _NOT_INHERITED = ("name", "aliases", "description")
 
 
@@ -205,13 +206,17 @@ class _Loader:
         if not isinstance(value, dict):
             self._report(Finding((section,), value, f"must be a table of tables [{section}.NAME]"), ())
             return {}
-        tables = {}
+        tables: dict[str, dict[str, Any]] = {}
         for name, table in value.items():
+            if len(tables) == MAX_ENTRIES:
+                message = f"more than {MAX_ENTRIES:,} tables; those from here on are not read"
+                self._report(Finding((section, name), None, message, at_key=True), ())
+                break
             if isinstance(table, dict):
                 tables[name] = table
             else:
-                finding = Finding((section, name), table, f"must be a table [{section}.NAME]", at_key=True)
-                self._report(finding, (), name if section == "experiments" else None)
+                finding = Finding((), table, f"must be a table [{section}.NAME]", at_key=True)
+                self._report(finding, (section, name), name if section == "experiments" else None)
         return tables
 
     def _report(self, finding: Finding, base: tuple[str, ...], experiment: str | None = None) -> None:
@@ -225,8 +230,9 @@ class _Loader:
     def _entries(self, tables: dict[str, dict[str, Any]]) -> dict[str, _Entry]:
         parents: dict[str, str | None] = {}
         broken: set[str] = set()
+        owners = _alias_owners(tables)
         for name, table in tables.items():
-            parents[name] = self._parent(name, table, tables, broken)
+            parents[name] = self._parent(name, table, tables, owners, broken)
         order, cycles, too_long = ancestry(parents)
         for cycle in cycles:
             first = min(cycle, key=list(tables).index) if len(cycle) < 100 else cycle[0]
@@ -254,7 +260,14 @@ class _Loader:
             self._report(finding, ("experiments",))
         return entries
 
-    def _parent(self, name: str, table: dict[str, Any], tables: Mapping[str, Any], broken: set[str]) -> str | None:
+    def _parent(
+        self,
+        name: str,
+        table: dict[str, Any],
+        tables: Mapping[str, Any],
+        owners: Mapping[str, str],
+        broken: set[str],
+    ) -> str | None:
         parent = table.get("extends")
         if parent is None:
             return None
@@ -263,9 +276,8 @@ class _Loader:
         broken.add(name)
         if isinstance(parent, str):
             message, hint = "no experiment has this name", did_you_mean(parent, tables)
-            owners = [n for n, t in tables.items() if isinstance(t.get("aliases"), list) and parent in t["aliases"]]
-            if owners:
-                message, hint = "is an alias", f"extend `{owners[0]}` by its name"
+            if parent in owners:
+                message, hint = "is an alias", f"extend `{owners[parent]}` by its name"
         else:
             message, hint = "must be the name of one experiment", "there is one parent, written in quotation marks"
         self._report(Finding(("extends",), parent, message, hint), ("experiments", name), name)
@@ -311,6 +323,7 @@ class _Loader:
         self, entries: dict[str, _Entry], specs: dict[str, Experiment], aliases: dict[str, str]
     ) -> dict[str, Group]:
         found: dict[str, Group] = {}
+        identities = {name: identity(spec) for name, spec in specs.items()}
         for name, table in self._tables("groups").items():
             diagnosis = diagnose(Group, table)
             for finding in diagnosis.findings:
@@ -322,7 +335,7 @@ class _Loader:
                 self._check_member(name, index, member, group, entries, aliases)
             for index, key, hint in groups.unknown_keys(group):
                 self._report(Finding(("varies", index), key, "no experiment has this key", hint), ("groups", name))
-            for difference in groups.forbidden_differences(group, specs):
+            for difference in groups.forbidden_differences(group, identities):
                 origin = entries[difference.member].inherited.origin(difference.key)
                 if origin.place is None:  # then the first member is the one that says something about this key
                     origin = entries[difference.reference].inherited.origin(difference.key)
@@ -374,6 +387,12 @@ class _Loader:
         return found
 
 
+def _alias_owners(tables: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """Who has which alias, read before anything is validated."""
+    lists = ((name, table.get("aliases")) for name, table in tables.items())
+    return {alias: name for name, own in lists if isinstance(own, list) for alias in own if isinstance(alias, str)}
+
+
 # --- one experiment --------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +425,8 @@ def _settle(
         if path and (whole or not finding.missing):
             merged.unsound.add(path)
     merged.values = diagnosis.values
+    if not sound:
+        merged.forget_what_is_gone()
     spec = diagnosis.model if isinstance(diagnosis.model, Experiment) else None
     if whole:
         _apply_rules(name, merged, spec, fragment, collector)

@@ -46,7 +46,7 @@ class Positions:
 
     keys: dict[Path, tuple[int, int]]
     values: dict[Path, tuple[int, int]]
-    repeated: list[tuple[Path, int, int]]  # path, first and second offset
+    repeated: tuple[Path, int, int] | None  # path, first and second offset of what is defined twice
     line_starts: list[int]
     unclosed: int | None  # where the innermost list, table or text begins in which the scan got stuck
 
@@ -67,7 +67,7 @@ class _Scanner:
         self.at = 0
         self.keys: dict[Path, tuple[int, int]] = {}
         self.values: dict[Path, tuple[int, int]] = {}
-        self.repeated: list[tuple[Path, int, int]] = []
+        self.repeated: tuple[Path, int, int] | None = None
         self.headers: set[Path] = set()
         self.arrays: dict[Path, int] = {}  # arrays of tables: elements so far
         self.open: list[int] = []
@@ -116,7 +116,8 @@ class _Scanner:
             self.keys.setdefault(path, (offset, length))
             path = (*path, self.arrays[path] - 1)
         elif path in self.headers:
-            self.repeated.append((path, self.keys[path][0], start))
+            self.repeated = (path, self.keys[path][0], start)
+            raise _NotToml
         self.headers.add(path)
         self.keys[path] = (offset, length)
         return path
@@ -162,7 +163,8 @@ class _Scanner:
         name, offset, length = parts[-1]
         path = (*path, name)
         if path in self.keys:
-            self.repeated.append((path, self.keys[path][0], offset))
+            self.repeated = (path, self.keys[path][0], offset)
+            raise _NotToml
         self.keys[path] = (offset, length)
         self.skip(_BLANK)
         self.value(path, depth)
