@@ -225,9 +225,17 @@ def test_environment_is_bit_equal_in_any_batch():
 
 
 def test_number_of_threads_changes_no_bit(monkeypatch):
-    want = rollout(300, seed=3)
-    monkeypatch.setattr(ant_module.torch, "get_num_threads", lambda: 3)
-    assert torch.equal(want, rollout(300, seed=3))
+    """Every environment, at 19 groups of which the last is not full, split over one thread and over three."""
+
+    def everything(threads: int) -> torch.Tensor:
+        monkeypatch.setattr(ant_module.torch, "get_num_threads", lambda: threads)
+        env = AntEnv(300, seed=3)
+        assert len(env._shares()) == threads
+        env.reset()
+        return torch.stack([env.step(action).obs.clone() for action in actions(300, 60)])
+
+    monkeypatch.setattr(ant_module, "MIN_GROUPS_PER_THREAD", 4)
+    assert torch.equal(everything(1), everything(3))
 
 
 def test_same_seed_same_bits_other_seed_other_bits():
