@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
+from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
 from flowmbpo.errors import UserError
 from flowmbpo.spec.registry import Registry, load_registry
@@ -23,15 +24,21 @@ CLUSTERS = ("auto", "slurm", "local")
 
 
 def submit(
-    names: Annotated[list[str] | None, typer.Argument(help="Experiments or aliases.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Experiments or aliases.", show_default=False, autocompletion=experiment_names),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every experiment of the registry.")] = False,
     seeds: Annotated[
         str | None, typer.Option(help="One task per seed, as in 0,1,2. Default: 0.", show_default=False)
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
     ] = None,
-    resume: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Continue this run in a job.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Continue this run in a job.", autocompletion=run_ids)
+    ] = None,
     cluster: Annotated[str, typer.Option(help="slurm, local, or auto: Slurm where it is installed.")] = "auto",
     cluster_file: Annotated[
         Path | None,

@@ -76,6 +76,6 @@ def _ask(*command: str) -> str:
         raise WorkFailed(f"{command[0]} is not installed: this machine has no Slurm") from None
     except subprocess.TimeoutExpired:
         raise WorkFailed(f"{command[0]} did not answer within a minute; is the Slurm controller reachable?") from None
-    if done.returncode or "error:" in done.stderr:
+    if done.returncode:
         raise WorkFailed(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
     return done.stdout

@@ -162,7 +162,7 @@ def test_the_time_limit_does_not_end_the_experiment(cluster: Cluster):
     (run,) = json.loads(cluster.flowmbpo("run", "tiny-mlp", "--epochs", "200", "--seed", "9", "--json"))
     seconds_per_epoch = cluster.runs()[run["run_id"]].value("perf/epoch_seconds")
     assert seconds_per_epoch is not None
-    epochs = int(180 / seconds_per_epoch) // LOG_INTERVAL * LOG_INTERVAL
+    epochs = int(130 / seconds_per_epoch) // LOG_INTERVAL * LOG_INTERVAL
     (cluster.directory / "cluster.toml").write_text("[cluster]\ncheckpoint_seconds = 20\n")
     (job,) = cluster.submit("tiny-mlp", "--set", f"train.max_epochs={epochs}", "--time", "2m")
     (task,) = job["tasks"]
@@ -180,6 +180,8 @@ def test_the_time_limit_does_not_end_the_experiment(cluster: Cluster):
     assert (row["state"], row["run_status"], row["epoch"]) == ("COMPLETED", "FINISHED", epochs), row
     assert row["restarts"] >= 1
     assert row["run_id"] == waiting["run_id"]
+    log = cluster.flowmbpo("logs", task)
+    assert [f"start {number}:" in log for number in range(1, row["restarts"] + 2)] == [True] * (row["restarts"] + 1)
     record = cluster.runs()[row["run_id"]]
     history = open_reader(resolve_store(None, cluster.directory)).curves([record], ["train/epoch"])
     points = history.sort_values("step")
