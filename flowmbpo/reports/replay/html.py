@@ -1,0 +1,102 @@
+"""Recording -> one self-contained HTML page that plays it in 3D. The page's own sources are in `page/`."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowmbpo.reports.replay.files import atomic
+from flowmbpo.tracking.recording import Recording
+
+THREE_VERSION = "r187"
+_PAGE = Path(__file__).parent / "page"
+_SCRIPTS = ("decode.js", "stage.js", "timeline.js", "player.js")  # order matters: one scope
+
+
+def write_replay_html(recording: Recording, path: Path) -> None:
+    """Write the page to `path`: it fetches nothing, and works from disk and in a sandboxed frame.
+
+    Raises WorkFailed when the file cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(replay_html(recording), encoding="utf-8")
+
+
+def replay_html(recording: Recording) -> str:
+    """The page as text."""
+    parts = {
+        "title": html.escape(recording.title),
+        "three_version": THREE_VERSION,
+        "three_licence": _read("three.LICENSE.txt"),
+        "style": _read("page.css"),
+        "three": _read("three.bundle.min.js"),
+        "script": "".join(_read(name) for name in _SCRIPTS),
+        "recording": script_json(document(recording)),
+    }
+    return fill(_read("page.html"), parts)
+
+
+def fill(template: str, parts: Mapping[str, str]) -> str:
+    """Put each part where `{{name}}` stands; what is put in is never searched again."""
+    first, *rest = template.split("{{")
+    pieces = [first]
+    for piece in rest:
+        name, _, text = piece.partition("}}")
+        pieces += [parts[name], text]
+    return "".join(pieces)
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a script element, whatever its strings contain."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def document(recording: Recording) -> dict[str, Any]:
+    """What `page/decode.js` reads."""
+    return {
+        "title": recording.title,
+        "details": [list(pair) for pair in recording.details],
+        "dt": recording.dt,
+        "steps": recording.steps,
+        "links": recording.poses.shape[1],
+        "capsules": [
+            {"link": int(link), "start": ends[0].tolist(), "end": ends[1].tolist(), "radius": float(radius), "part": part}
+            for link, ends, radius, part in zip(
+                recording.capsule_link,
+                recording.capsule_ends,
+                recording.capsule_radius,
+                recording.capsule_part,
+                strict=True,
+            )
+        ],
+        "feet": list(recording.feet),
+        "poses": quantised(recording.poses.reshape(recording.steps, -1)),
+        "reward": packed(recording.reward, "<f4"),
+        "cumulative": packed(recording.cumulative_reward, "<f4"),
+        "speed": packed(recording.speed, "<f4"),
+        "clearance": packed(recording.clearance(), "<f4"),
+    }
+
+
+def quantised(values: np.ndarray) -> dict[str, Any]:
+    """Columns of (T, K) as 16-bit steps between each column's extremes: 0.8 mm off at most on a run of 100 m."""
+    values = np.asarray(values, dtype=np.float64)
+    low, high = values.min(axis=0), values.max(axis=0)
+    step = (high - low) / 65535
+    codes = np.divide(values - low, step, out=np.zeros_like(values), where=step > 0)
+    return {"low": low.tolist(), "step": step.tolist(), "data": packed(np.rint(codes), "<u2")}
+
+
+def packed(values: np.ndarray, dtype: str) -> str:
+    """Little-endian numbers in base64."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
+
+
+def _read(name: str) -> str:
+    return (_PAGE / name).read_text(encoding="utf-8")
