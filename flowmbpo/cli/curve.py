@@ -34,9 +34,9 @@ def draw(points: Sequence[Point], width: int, height: int) -> list[str]:
             cells[row // 4][column // 2] |= _DOTS[row % 4][column % 2]
         previous = spot
     lines = []
-    for index, row in enumerate(cells):
+    for index, cell_row in enumerate(cells):
         label = labels[0] if index == 0 else labels[1] if index == height - 1 else ""
-        lines.append(f"{label:>{margin}} │" + "".join(chr(0x2800 + cell) for cell in row).rstrip("\u2800"))
+        lines.append(f"{label:>{margin}} │" + "".join(chr(0x2800 + cell) for cell in cell_row).rstrip("\u2800"))
     end = f"{_label(last)} env steps"
     return [*lines, " " * margin + " └" + "─" * max(0, columns - len(end) - 1) + " " + end]
 

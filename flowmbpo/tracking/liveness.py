@@ -21,6 +21,7 @@ SILENCE_SECONDS = 600.0  # without one, a run on another machine counts as dead
 
 HOST_TAG = "flowmbpo.host"
 PID_TAG = "flowmbpo.pid"
+PID_SPACE_TAG = "flowmbpo.pid_space"
 DIRECTORY_TAG = "flowmbpo.directory"
 HEARTBEAT_TAG = "flowmbpo.heartbeat"
 
@@ -41,14 +42,10 @@ class RunLock:
             raise UserError(
                 f"{self.path.parent} cannot be written ({error.strerror}); run in another directory"
             ) from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock_within(fd, 0.5):
             holder = _read_holder(fd)
             os.close(fd)
-            raise UserError(
-                f"run {self.path.parent.name} is being trained by {holder}; wait for it or stop it first"
-            ) from None
+            raise UserError(f"run {self.path.parent.name} is being trained by {holder}; wait for it or stop it first")
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps({"pid": os.getpid(), "host": hostname()}).encode(), 0)
@@ -61,6 +58,19 @@ class RunLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _lock_within(fd: int, seconds: float) -> bool:
+    """Take the lock; a look at it by `is_locked` holds it for a moment, which is no reason to give up."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
 
 
 def _read_holder(fd: int) -> str:
@@ -92,11 +102,20 @@ def hostname() -> str:
     return socket.gethostname()
 
 
+def pid_space() -> str:
+    """Where a process id means something: one boot of one machine, one container. Empty where that is unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def process_tags(run_folder: Path) -> dict[str, str]:
     """What a run says about its process, so that others can tell whether it lives."""
     return {
         HOST_TAG: hostname(),
         PID_TAG: str(os.getpid()),
+        PID_SPACE_TAG: pid_space(),
         DIRECTORY_TAG: str(run_folder.absolute()),
         HEARTBEAT_TAG: str(int(time.time())),
     }
@@ -105,8 +124,8 @@ def process_tags(run_folder: Path) -> dict[str, str]:
 def is_dead(tags: Mapping[str, str], now: float | None = None) -> bool:
     """Whether a run that claims to be RUNNING has no process any more, as far as can be told from here.
 
-    On the run's own machine its lock decides, then its process id. Elsewhere only silence counts. A run that never said
-    where it runs (written by another tool) is left alone.
+    On the run's own machine its lock decides; where its folder is gone, its process id, if that means anything here.
+    Elsewhere only silence counts. A run that never said where it runs (written by another tool) is left alone.
     """
     host = tags.get(HOST_TAG)
     if host is None:
@@ -117,7 +136,8 @@ def is_dead(tags: Mapping[str, str], now: float | None = None) -> bool:
         if locked is not None:
             return not locked
         pid = tags.get(PID_TAG, "")
-        return not (pid.isdigit() and _process_exists(int(pid)))
+        if pid.isdigit() and pid_space() and tags.get(PID_SPACE_TAG) == pid_space():
+            return not _process_exists(int(pid))
     try:
         beat = float(tags[HEARTBEAT_TAG])
     except (KeyError, ValueError):

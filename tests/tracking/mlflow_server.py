@@ -58,3 +58,9 @@ def wait_for(condition, seconds: float = 60.0):
         assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.1)
     return value
+
+
+def delivered(tracker) -> bool:
+    """Whether the store has everything that a run has said so far."""
+    delivery = tracker._courier._delivery
+    return delivery is not None and not delivery.pending_bytes

@@ -4,7 +4,7 @@ import socket
 import threading
 
 import pytest
-from mlflow_server import history, wait_for
+from mlflow_server import delivered, history, wait_for
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.tracking import courier
@@ -48,7 +48,7 @@ def test_a_server_that_is_killed_and_restarted_under_a_run(server, about, tmp_pa
     store = resolve_store(server.uri)
     with start_run(store, about, tmp_path / "runs") as tracker:
         log(tracker, range(1, 21))
-        wait_for(lambda: not tracker._courier._delivery.pending_bytes)
+        wait_for(lambda: delivered(tracker))
         server.kill()
         log(tracker, range(21, 61))
         wait_for(lambda: "Records are kept" in caplog.text)
@@ -93,7 +93,7 @@ def test_a_server_that_comes_during_the_run(server, about, tmp_path):
     with start_run(store, about, tmp_path / "runs") as tracker:
         log(tracker, range(1, 11))
         server.start()
-        wait_for(lambda: tracker._courier._delivery.cursor.mlflow_run_id)
+        wait_for(lambda: delivered(tracker))
         log(tracker, range(11, 21))
     (run,) = open_reader(store).runs()
     assert run.run_id == tracker.run_id != run.mlflow_run_id

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mlflow_server import history
+from mlflow_server import delivered, history, wait_for
 
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.liveness import SILENCE_SECONDS, RunLock, is_dead, is_locked, process_tags
@@ -104,7 +104,11 @@ def test_who_counts_as_dead(tmp_path):
     now = time.time()
     here = process_tags(tmp_path / "no-such-folder")
     assert not is_dead(here)
-    assert is_dead({**here, "flowmbpo.pid": "999999999"})
+    gone = {**here, "flowmbpo.pid": "999999999"}
+    assert is_dead(gone)
+    container = {**gone, "flowmbpo.pid_space": "another container with the same host name"}
+    assert not is_dead(container, now)  # its process ids mean nothing here
+    assert is_dead(container, now + SILENCE_SECONDS + 10)
     elsewhere = {**here, "flowmbpo.host": "another-machine", "flowmbpo.heartbeat": str(now)}
     assert not is_dead(elsewhere, now + SILENCE_SECONDS - 1)
     assert is_dead(elsewhere, now + SILENCE_SECONDS + 1)
@@ -114,8 +118,6 @@ def test_who_counts_as_dead(tmp_path):
 
 def test_a_run_that_was_marked_too_early_is_running_again(store, client, about, tmp_path, monkeypatch):
     """A reader elsewhere gave a silent run up; once the run reaches the store again it takes that back."""
-    from mlflow_server import wait_for
-
     from flowmbpo.tracking import courier
     from flowmbpo.tracking.mlflow_client import Unreachable
     from flowmbpo.tracking.mlflow_writer import MlflowWriter
@@ -125,7 +127,7 @@ def test_a_run_that_was_marked_too_early_is_running_again(store, client, about, 
     monkeypatch.setattr(courier, "_BACKOFF", (0.05,))
     with start_run(store, about, tmp_path / "runs") as tracker:
         tracker.log({"train/epoch": 1.0}, step=1)
-        wait_for(lambda: not tracker._courier._delivery.pending_bytes)
+        wait_for(lambda: delivered(tracker))
         write = MlflowWriter.write
         failed = []
 
