@@ -263,7 +263,9 @@ class ResourcesSpec(Section):
     account: Line = Field("", description="Slurm account; rather in your own cluster.toml than in a shared registry")
     partition: Line = Field("", description="Slurm partition; empty for the cluster's default")
     constraint: Line = Field("", description="Slurm constraint on the node's features")
-    options: dict[Line, Line | int | bool] = Field({}, description="further sbatch options, as in {exclude = 'node07'}")
+    options: Annotated[dict[Line, Line | int | bool], Field(max_length=32)] = Field(
+        {}, description="further sbatch options, as in {exclude = 'node07'}"
+    )
 
 
 class Experiment(Section):

@@ -220,9 +220,9 @@ CASES: dict[str, tuple[str, str | None, str, list[str]]] = {
     "name inside": (child('name = "other" #!'), "child", "name", ["that of its table"]),
     # missing
     "no epochs": (
-        add('[experiments.x] #!\nextends = "child"\n[experiments.y.world_model]\n').replace(
-            '[experiments.x] #!\nextends = "child"\n[experiments.y.world_model]',
-            "[experiments.x.world_model]\nkind = 'mlp'\nunits = [8]\nencoder_units = [8]\nlatent_dim = 8\n[experiments.x.train] #!",
+        add(
+            "[experiments.x.world_model]\nkind = 'mlp'\nunits = [8]\nencoder_units = [8]\nlatent_dim = 8\n"
+            "[experiments.x.train] #!\n"
         ),
         "x",
         "train.max_epochs",

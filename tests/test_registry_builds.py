@@ -1,0 +1,65 @@
+"""Every experiment of the shipped registry builds its real networks, with the parameter counts that `show` tells."""
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from flowmbpo.spec.parameters import count_parameters
+from flowmbpo.spec.registry import load_registry
+from flowmbpo.training.builder import build_actor, build_critic, build_world_model
+
+REGISTRY = load_registry(Path(__file__).resolve().parents[1] / "experiments.toml")
+
+
+def size(module: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
+
+
+def compare(spec):
+    env, latent = spec.env, spec.world_model.latent_dim
+    model = build_world_model(spec.world_model, env.observation_dim, env.action_dim)
+    counts = count_parameters(spec)
+    built = {
+        "encoder": size(model.encoder),
+        "dynamics": size(model.dynamics),
+        "reward": size(model.reward_head),
+        "continuation": size(model.continuation_head),
+        "actor": size(build_actor(spec.actor, latent, env.action_dim)),
+        "critics": size(build_critic(spec.critic, latent)),
+        "world_model": size(model),
+    }
+    assert built == {part: count for part, count in counts.as_dict().items() if part != "total"}
+    assert counts.total == built["world_model"] + built["actor"] + built["critics"]
+
+
+@pytest.mark.parametrize("name", REGISTRY.names())
+def test_counts_of_real_networks(name):
+    compare(REGISTRY.resolve(name).spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("mini-flow-v2", ["world_model.velocity=linear"]),
+        (
+            "mini-flow-v2",
+            ["world_model.velocity=linear", "world_model.encoder=observation", "world_model.latent_dim=37"],
+        ),
+        ("mini-baseline", ["world_model.encoder=observation", "world_model.latent_dim=37"]),
+        ("mini-baseline", ["world_model.reward_head=two_hot"]),
+        ("mini-baseline", ["world_model.continuation_units=[32, 16]"]),
+        ("mini-baseline", ["critic.ensemble=5", "actor.units=[24]", "critic.units=[24, 16, 8]"]),
+    ],
+)
+def test_counts_of_variants(name, overrides):
+    compare(REGISTRY.resolve(name, overrides).spec)
+
+
+@pytest.mark.parametrize("kind", ["ant", "pointmass"])
+def test_sizes_of_the_environments(kind):
+    from flowmbpo.envs import make_env
+
+    spec = next(s for s in (REGISTRY.resolve(n).spec.env for n in REGISTRY.names()) if s.kind == kind)
+    env = make_env(num_envs=2, seed=0, device="cpu", **spec.model_dump())
+    assert (env.obs_dim, env.action_dim) == (spec.observation_dim, spec.action_dim)
