@@ -14,6 +14,7 @@ from flowmbpo.cli import (
     compare,
     jobs,
     logs,
+    render,
     report,
     run,
     runs,
@@ -73,6 +74,7 @@ app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
+app.command("render")(render.render)
 app.add_typer(bench, name="bench")
 
 

@@ -80,16 +80,22 @@ def _choose(reader: Reader, runs: Sequence[RunRecord], which: str) -> list[tuple
         by_run.setdefault(found.run_id, []).append(found)
     chosen = []
     for run in runs:
-        candidates = sorted(by_run.get(run.run_id, []), key=lambda c: (c.epoch or 0, c.created))
+        candidates = by_run.get(run.run_id, [])
         if not candidates:
             tables.err.print(f"{run.run_name} ({run.run_id}) has no checkpoint", markup=False)
             continue
-        if which == "last":
-            candidates = candidates[-1:]
-        elif which == "best":
-            candidates = [max(candidates, key=lambda c: (c.mean_reward is not None, c.mean_reward or 0, c.epoch or 0))]
-        chosen += [(run, candidate) for candidate in candidates]
+        chosen += [(run, candidate) for candidate in pick(candidates, which)]
     return chosen
+
+
+def pick(checkpoints: Sequence[CheckpointRecord], which: str) -> list[CheckpointRecord]:
+    """Of one run's checkpoints (at least one) `all` by epoch, the `last`, or the `best`: the highest evaluated R."""
+    ordered = sorted(checkpoints, key=lambda c: (c.epoch or 0, c.created))
+    if which == "last":
+        return ordered[-1:]
+    if which == "best":
+        return [max(ordered, key=lambda c: (c.mean_reward is not None, c.mean_reward or 0, c.epoch or 0))]
+    return ordered
 
 
 def _evaluate_all(

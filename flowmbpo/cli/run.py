@@ -63,9 +63,12 @@ def run(
         return
 
     from flowmbpo.cli.progress import watcher
+    from flowmbpo.cli.render import replay_of
     from flowmbpo.training import session
 
-    where = session.Surroundings(device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit)
+    where = session.Surroundings(
+        device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, finishing=replay_of
+    )
     results: list[RunResult] = []
     if plan is None:
         assert resume is not None

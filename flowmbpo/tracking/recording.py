@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-Outcome = Literal["fell", "time limit", "recording ended"]
+Outcome = Literal["terminated", "time limit", "recording ended"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Recording:
     capsule_part: tuple[str, ...]  # (C,) "torso", "stub 1", "upper 1", "foot 1", ...
     poses: np.ndarray  # (T, L, 7) origin and quaternion (x, y, z, w) of each link before step t
     reward: np.ndarray  # (T,) reward of step t, which scores the state shown at t
-    speed: np.ndarray  # (T,) m/s along +x
+    speed: np.ndarray  # (T,) m/s along +x; NaN where the task has no speed
     outcome: Outcome
     details: tuple[tuple[str, str], ...] = field(default=())  # what else a viewer should know: (label, value)
 

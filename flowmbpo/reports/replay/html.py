@@ -66,7 +66,13 @@ def document(recording: Recording) -> dict[str, Any]:
         "steps": recording.steps,
         "links": recording.poses.shape[1],
         "capsules": [
-            {"link": int(link), "start": ends[0].tolist(), "end": ends[1].tolist(), "radius": float(radius), "part": part}
+            {
+                "link": int(link),
+                "start": ends[0].tolist(),
+                "end": ends[1].tolist(),
+                "radius": float(radius),
+                "part": part,
+            }
             for link, ends, radius, part in zip(
                 recording.capsule_link,
                 recording.capsule_ends,

@@ -7,17 +7,17 @@ bounding rectangles only, at twice the resolution; the ground is filtered analyt
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 FIELD_OF_VIEW = math.radians(38.0)  # vertical
 EYE = np.array([-1.5, 1.55, 3.3])  # camera relative to what it looks at; the run goes along +x, to the right
-SUN = np.array([0.26, 0.88, 0.39])  # direction to the light, about unit length
+SUN = np.array([0.26, 0.88, 0.39]) / np.linalg.norm([0.26, 0.88, 0.39])  # direction to the light
 FOG = (9.0, 34.0)  # m: where the ground begins to fade, and where it is gone
 SUPERSAMPLING = 2
 MARK_EVERY = 5.0  # m
-_SHADOW_EDGE = 0.05  # m, half-width of the penumbra
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Camera:
         x = (columns - 0.5 * self.width) / self.focal
         y = (0.5 * self.height - rows) / self.focal
         grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None], np.float32(1.0)), axis=-1).astype(np.float32)
-        grid /= np.linalg.norm(grid, axis=-1, keepdims=True)
+        grid /= _length(grid)[..., None]
         return grid @ self.axes.astype(np.float32)
 
     def rectangle(self, points: np.ndarray, radius: float) -> tuple[float, float, float, float] | None:
         """Pixel bounds (left, top, right, bottom) around balls at camera-relative points (N, 3); None if none shows."""
         x, y, depth = (points @ self.axes.T).T
-        if (depth <= 2 * radius).any():
+        if (depth <= 2 * radius + 1e-3).any():
             return None  # at or behind the lens
         centre_x, centre_y = 0.5 * self.width + self.focal * x / depth, 0.5 * self.height - self.focal * y / depth
         margin = 1.1 * self.focal * radius / (depth - radius) + 1.0
@@ -83,7 +83,7 @@ class Ground:
     """The plane y = 0: squares of 1 m, a line every 5 m of x, fading into the sky."""
 
     def __init__(self, camera: Camera, eye_height: float, palette: Palette) -> None:
-        self.palette = palette
+        self.camera, self.palette = camera, palette
         rays = camera.rays(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
         self.hit = rays[..., 1] < -1e-3
         distance = np.where(self.hit, -eye_height / np.minimum(rays[..., 1], -1e-3), np.float32(1e4))
@@ -94,68 +94,94 @@ class Ground:
         fog = np.clip((distance - FOG[0]) / (FOG[1] - FOG[0]), 0.0, 1.0)
         self.fog = np.where(self.hit, fog, 1.0).astype(np.float32)[..., None]
 
-    def colors(self, eye: np.ndarray, path_z: float, labels: dict[int, np.ndarray]) -> np.ndarray:
+    def colors(self, eye: np.ndarray, path_z: float, labels: Mapping[int, np.ndarray]) -> np.ndarray:
         """Unlit colours (H, W, 3) seen from `eye`; marks lie around z = path_z. `labels`: metres -> coverage image."""
         x, z = self.x + np.float32(eye[0]), self.z + np.float32(eye[2])
         blend = 0.5 - 0.5 * _stripes(x, self.width_x) * _stripes(z, self.width_z)
         first, second = (np.array(color, dtype=np.float32) for color in self.palette.squares)
         image = first + blend[..., None] * (second - first)
-        offset = (x + 0.5 * MARK_EVERY) % MARK_EVERY - 0.5 * MARK_EVERY
-        line = np.clip((0.022 - np.abs(offset)) / self.width_x + 0.5, 0.0, 1.0) * (np.abs(z - path_z) < 2.5)
-        cover = 0.75 * line * np.minimum(1.0, 0.045 / self.width_x)
         for metres, label in labels.items():
-            _stamp(cover, label, (x - metres - 0.07) / 1.1, (z - path_z - 1.27) / 0.55)
-        image += cover[..., None] * (np.array(self.palette.mark, dtype=np.float32) - image)
+            self._mark(image, eye, np.array([metres, 0.0, path_z]), label)
         return image
+
+    def _mark(self, image: np.ndarray, eye: np.ndarray, place: np.ndarray, label: np.ndarray) -> None:
+        """Paint a line across the path at `place`, and `label` (h, w) beside its near end."""
+        for corner, size, coverage in (
+            (np.array([-0.03, 0.0, -2.5]), np.array([0.06, 0.0, 5.0]), None),
+            (np.array([0.07, 0.0, 0.78]), np.array([1.1, 0.0, 0.55]), label),
+        ):
+            low = place + corner - eye
+            window = self.window(low, low + size, 0.02)
+            if window is None:
+                continue
+            u, v = (self.x[window] - low[0]) / size[0], (self.z[window] - low[2]) / size[2]
+            inside = (u >= 0) & (u < 1) & (v >= 0) & (v < 1)
+            if coverage is None:
+                soft = np.clip((0.5 - np.abs(u - 0.5)) * size[0] / self.width_x[window] + 0.5, 0.0, 1.0)
+                cover = soft * ((v >= 0) & (v < 1)) * np.minimum(1.0, size[0] / self.width_x[window])
+            else:
+                cover = np.zeros(u.shape)
+                rows, columns = (v[inside] * coverage.shape[0]), (u[inside] * coverage.shape[1])
+                cover[inside] = coverage[rows.astype(np.intp), columns.astype(np.intp)]
+            color = np.array(self.palette.mark, dtype=np.float32)
+            image[window] += (0.8 * cover * self.hit[window])[..., None].astype(np.float32) * (color - image[window])
+
+    def window(self, low: np.ndarray, high: np.ndarray, margin: float) -> tuple[slice, slice] | None:
+        """Rows and columns that a rectangle of the ground (relative to the eye) may cover; None if out of view."""
+        corners = np.array([[x, low[1], z] for x in (low[0], high[0]) for z in (low[2], high[2])])
+        box = self.camera.rectangle(corners, margin)
+        if box is None:
+            return None
+        left, top, right, bottom = box
+        return slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
 
 
 def _stripes(x: np.ndarray, width: np.ndarray) -> np.ndarray:
     """A square wave of period 2 between -1 and 1, averaged over `width` around x: the triangle wave is its integral."""
-    half = 0.5 * np.maximum(width, 1e-4)
 
     def integral(position: np.ndarray) -> np.ndarray:
-        return np.abs((position % 2.0) - 1.0)
+        half = np.float32(0.5) * position
+        return np.abs(half - np.floor(half) - np.float32(0.5))
 
-    return np.asarray((integral(x - half) - integral(x + half)) / (2 * half), dtype=np.float32)
-
-
-def _stamp(cover: np.ndarray, label: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
-    """Paint `label` (h, w) where u and v lie in 0..1."""
-    inside = (u >= 0) & (u < 1) & (v >= 0) & (v < 1)
-    if inside.any():
-        row = (v[inside] * label.shape[0]).astype(np.intp)
-        column = (u[inside] * label.shape[1]).astype(np.intp)
-        cover[inside] = np.maximum(cover[inside], 0.9 * label[row, column])
+    near = np.maximum(width, np.float32(1e-4))
+    reach = np.float32(0.5) * near
+    return np.asarray((integral(x - reach) - integral(x + reach)) * np.float32(2.0) / near)
 
 
 def shadow(ground: Ground, eye: np.ndarray, segments: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """How much light each ground pixel loses, (H, W) in 0..1: sun with a soft edge, and darkness right under bodies."""
     lost = np.zeros(ground.x.shape, dtype=np.float32)
-    down = np.array([0.0, 1.0, 0.0])
-    for light, edge, strength in ((SUN / np.linalg.norm(SUN), _SHADOW_EDGE, 0.42), (down, 0.10, 0.22)):
-        # Where the light carries the segment: its shadow is what lies near that line, measured across the light.
-        feet = segments - light * (segments[..., 1:2] / light[1])  # (C, 2, 3), on the ground
-        for (start, end), radius, heights in zip(feet, radii, segments[..., 1], strict=True):
-            fade = strength if light is not down else strength * float(np.clip(1.2 - heights.min() / 0.5, 0.0, 1.0))
-            reach = (radius + edge) / light[1]
-            low, high = np.minimum(start, end) - reach, np.maximum(start, end) + reach
-            x, z = ground.x + eye[0], ground.z + eye[2]
-            rows, columns = np.nonzero((x > low[0]) & (x < high[0]) & (z > low[2]) & (z < high[2]) & ground.hit)
-            if not len(rows) or fade <= 0:
+    height = segments[..., 1].min(axis=1)
+    closeness = 0.22 * np.clip(1.2 - height / 0.5, 0.0, 1.0)
+    for light, edge, strengths in (
+        (SUN, 0.05, np.full(len(radii), 0.42)),
+        (np.array([0.0, 1.0, 0.0]), 0.10, closeness),
+    ):
+        # Where the light carries a segment: its shadow is what lies near that line, measured across the light.
+        carried = segments - light * (segments[..., 1:2] / light[1]) - eye  # (C, 2, 3), on the ground
+        across = (np.eye(3) - np.outer(light, light))[[0, 2]].astype(np.float32)  # ground directions, seen along it
+        for (start, end), radius, strength in zip(carried, radii, strengths, strict=True):
+            reach = np.array([1.0, 0.0, 1.0]) * (radius + edge) / light[1]
+            window = ground.window(np.minimum(start, end) - reach, np.maximum(start, end) + reach, 0.0)
+            if window is None or strength <= 0:
                 continue
-            point = np.stack([x[rows, columns], np.zeros(len(rows)), z[rows, columns]], axis=-1)
-            across = np.eye(3) - np.outer(light, light)
-            gap = _distance((point - start) @ across, (end - start) @ across)
+            point = np.stack([ground.x[window] - start[0], ground.z[window] - start[2]], axis=-1).astype(np.float32)
+            gap = _distance(point @ across, (end - start)[[0, 2]].astype(np.float32) @ across)
             amount = np.clip((radius + edge - gap) / (2 * edge), 0.0, 1.0)
-            amount = fade * amount * amount * (3 - 2 * amount)
-            lost[rows, columns] = np.maximum(lost[rows, columns], amount)
+            amount = strength * amount * amount * (3 - 2 * amount) * ground.hit[window]
+            np.maximum(lost[window], amount, out=lost[window], casting="same_kind")
     return lost
 
 
+def _length(vectors: np.ndarray) -> np.ndarray:
+    """Lengths (...) of (..., 3); several times faster than numpy.linalg.norm along a short axis."""
+    return np.asarray(np.sqrt(np.einsum("...i,...i->...", vectors, vectors)))
+
+
 def _distance(point: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Distance (N,) of points (N, 3) to the segment from the origin to `along` (3,)."""
+    """Distance (...) of points (..., 3) to the segment from the origin to `along` (3,)."""
     share = np.clip(point @ along / max(float(along @ along), 1e-12), 0.0, 1.0)
-    return np.asarray(np.linalg.norm(point - share[:, None] * along, axis=-1))
+    return _length(point - share[..., None] * along)
 
 
 def bodies(
@@ -189,7 +215,8 @@ def bodies(
         image[window][nearer, :3] = shade(point, hit, start, end, color)
         image[window][nearer, 3] = 1.0
     height, width = bottom - top, right - left
-    small = image.reshape(height, s, width, s, 4).mean(axis=(1, 3))
+    small = sum(image[i::s, j::s] for i in range(s) for j in range(s)) / np.float32(s * s)
+    assert small.shape == (height, width, 4)
     return small, (slice(top, bottom), slice(left, right))
 
 
@@ -218,13 +245,13 @@ def intersect(rays: np.ndarray, start: np.ndarray, end: np.ndarray, radius: floa
 def shade(point: np.ndarray, ray: np.ndarray, start: np.ndarray, end: np.ndarray, color: np.ndarray) -> np.ndarray:
     """Colours (N, 3) of surface points: sky and ground light by the normal's height, the sun, a soft highlight."""
     along = end - start
+    start, along, color = (vector.astype(np.float32) for vector in (start, along, color))
     share = np.clip((point - start) @ along / max(float(along @ along), 1e-12), 0.0, 1.0)
     normal = point - start - share[:, None] * along
-    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-    sun = SUN / np.linalg.norm(SUN)
+    normal /= _length(normal)[..., None]
     ambient = 0.48 + 0.16 * normal[:, 1]
-    diffuse = 0.52 * np.maximum(normal @ sun, 0.0)
-    half = sun - ray
-    half /= np.linalg.norm(half, axis=-1, keepdims=True)
+    diffuse = 0.52 * np.maximum(normal @ SUN.astype(np.float32), 0.0)
+    half = SUN.astype(np.float32) - ray
+    half /= _length(half)[..., None]
     highlight = 0.16 * np.maximum((normal * half).sum(-1), 0.0) ** 40
     return np.asarray((ambient + diffuse)[:, None] * color + highlight[:, None], dtype=np.float32)

@@ -88,7 +88,7 @@ class Stage {
       texture.colorSpace = THREE.SRGBColorSpace;
       texture.anisotropy = this.groundTexture.anisotropy;
       const label = flat(1.1, 0.55, new THREE.MeshBasicMaterial({ map: texture, transparent: true }));
-      label.position.set(x + 0.62, 0.007, path[at + 1] + 1.55);
+      label.position.set(x + 0.62, 0.007, path[at + 1] + 1.05);
       this.scene.add(line, label);
       this.marks.push({ line, label, text: `${x} m` });
     }

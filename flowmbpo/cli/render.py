@@ -1,0 +1,132 @@
+"""`flowmbpo render`: one episode of a checkpoint as an interactive 3D page, a film or an animated picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import run_ids
+from flowmbpo.cli.eval import pick
+from flowmbpo.cli.options import RegistryOption, TrackingOption
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.tracking.reader import open_reader, select_run
+from flowmbpo.tracking.records import CheckpointRecord, RunRecord
+
+if TYPE_CHECKING:
+    from flowmbpo.tracking.recording import Recording
+    from flowmbpo.training.run_files import RunFiles
+
+SUFFIXES = (".html", ".mp4", ".gif")
+
+
+def render(
+    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run.", show_default=False, autocompletion=run_ids)],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE.html|.mp4|.gif", help="Where it goes.", show_default=False)
+    ],
+    which: Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")] = "best",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="Of the start. Default: that of the evaluation.", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after so many control steps. Default: a full episode.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    registry: RegistryOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Show what a policy does: one episode in the real simulator as HTML (3D, interactive), MP4 or GIF."""
+    check_target(out)
+    reader = open_reader(tracking_uri)
+    record = select_run(reader.runs(), run)
+    found = choose(record, reader.checkpoints([record]), which)
+
+    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+    from flowmbpo.training.devices import choose_device
+    from flowmbpo.training.recording import record_checkpoint
+    from flowmbpo.training.tensor_files import BrokenFile
+
+    try:
+        with checkpoint_folder(reader.store, found) as folder:
+            recording = record_checkpoint(folder, choose_device(device), seed, steps)
+    except (BrokenFile, FileNotFoundError) as error:
+        raise WorkFailed(f"{record.run_name} {found.name}: {error}") from error
+    _write(recording, out)
+    tables.err.print(
+        f"{out}: {recording.title}, R {recording.cumulative_reward[-1]:,.1f} in {recording.steps:,} steps",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def choose(run: RunRecord, checkpoints: Sequence[CheckpointRecord], which: str) -> CheckpointRecord:
+    """The checkpoint called `best`, `last` or by its epoch. Raises UserError and names what there is."""
+    if not checkpoints:
+        raise UserError(f"run {run.run_id} ({run.run_name}) has no checkpoint yet, so there is no policy to show")
+    if which in ("best", "last"):
+        return pick(checkpoints, which)[0]
+    for found in checkpoints:
+        if str(found.epoch) == which:
+            return found
+    epochs = ", ".join(
+        str(epoch) for epoch in sorted({found.epoch for found in checkpoints if found.epoch is not None})
+    )
+    raise UserError(f"--checkpoint {which}: run {run.run_id} has no such checkpoint; allowed are best, last, {epochs}")
+
+
+def check_target(path: Path) -> None:
+    """Raises UserError for a file that cannot be written, before any work is done."""
+    folder = path.absolute().parent
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--out {path}: the name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder")
+    if not folder.is_dir():
+        raise UserError(f"--out {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {path}: no permission to write in {folder}")
+
+
+def _write(recording: Recording, out: Path) -> None:
+    suffix = out.suffix.lower()
+    if suffix == ".html":
+        from flowmbpo.reports.replay import write_replay_html
+
+        write_replay_html(recording, out)
+        return
+    from rich.progress import Progress
+
+    from flowmbpo.reports.replay.film import write_gif, write_mp4
+
+    write = write_mp4 if suffix == ".mp4" else write_gif
+    with Progress(console=tables.err, disable=not tables.err.is_terminal) as progress:
+        task = progress.add_task(f"painting {out.name}", total=None)
+        write(recording, out, lambda done, total: progress.update(task, completed=done, total=total))
+
+
+def replay_of(files: RunFiles, device: str) -> list[Path]:
+    """`replay.html` of a finished run's best checkpoint, among its artifacts. A replay that fails costs no run: it is
+    told, and the list is empty."""
+    from flowmbpo.reports.replay import write_replay_html
+    from flowmbpo.training import checkpoint
+    from flowmbpo.training.recording import record_checkpoint
+    from flowmbpo.training.tensor_files import BrokenFile
+
+    page = files.artifacts / "replay.html"
+    try:
+        (epoch,) = checkpoint.select(files, "best")
+        recording = record_checkpoint(files.checkpoint(epoch), device)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_replay_html(recording, page)
+    except (BrokenFile, UserError, WorkFailed, OSError) as error:
+        tables.err.print(f"warning: no replay: {error}", markup=False, highlight=False, soft_wrap=True)
+        return []
+    return [page]

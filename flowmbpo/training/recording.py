@@ -1,0 +1,84 @@
+"""Records one episode of a policy in the real environment. Draws nothing: pictures are made from the recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flowmbpo.envs.scenes import SCENES, Scene
+from flowmbpo.spec.identity import run_name
+from flowmbpo.tracking.recording import Outcome, Recording
+from flowmbpo.training import builder, checkpoint
+from flowmbpo.training.evaluator import EvaluationEnv, Policy
+
+
+def record_checkpoint(folder: Path, device: str, seed: int | None = None, steps: int | None = None) -> Recording:
+    """One episode of the checkpoint in `folder`, cut after `steps`. The default seed is that of the evaluation, so that
+    the episode is the first of those that the evaluated R is the mean of.
+
+    Raises BrokenFile when `folder` is not an intact checkpoint.
+    """
+    found = checkpoint.verify(folder, "checkpoint")
+    experiment = builder.experiment_of(found)
+    seed = experiment.evaluation.seed if seed is None else seed
+    env = builder.build_env(experiment.env, 1, seed, device)
+    return record(
+        builder.load_policy(found, device),
+        env,
+        SCENES[experiment.env.kind](),
+        steps=steps or env.episode_length,
+        title=run_name(experiment.name, int(found.manifest["seed"])),
+        details=(("checkpoint", f"epoch {found.epoch:,}"), ("start", f"seed {seed}")),
+    )
+
+
+@torch.no_grad()
+def record(
+    policy: Policy,
+    env: EvaluationEnv,
+    scene: Scene,
+    *,
+    steps: int,
+    title: str,
+    details: tuple[tuple[str, str], ...] = (),
+) -> Recording:
+    """At most `steps` control steps of the first environment of `env`, until its episode ends.
+
+    The reward of a step scores the state held before it, which is the one that is recorded with it.
+    """
+    obs = env.reset()
+    policy.begin(env.num_envs)
+    poses: list[np.ndarray] = []
+    reward: list[float] = []
+    speed: list[float] = []
+    outcome: Outcome = "recording ended"
+    while len(poses) < steps and outcome == "recording ended":
+        poses.append(scene.poses(env, obs)[0])
+        speed.append(float("nan") if env.forward_velocity_index is None else obs[0, env.forward_velocity_index].item())
+        step: Any = env.step(policy.act(obs)[0])
+        reward.append(step.reward[0].item())
+        outcome = "terminated" if step.terminated[0] else "time limit" if step.truncated[0] else outcome
+        obs = step.obs
+    return Recording(
+        title=title,
+        dt=scene.dt,
+        capsule_link=np.array([capsule.link for capsule in scene.capsules]),
+        capsule_ends=np.array([[capsule.start, capsule.end] for capsule in scene.capsules], dtype=np.float32),
+        capsule_radius=np.array([capsule.radius for capsule in scene.capsules], dtype=np.float32),
+        capsule_part=tuple(capsule.part for capsule in scene.capsules),
+        poses=np.array(poses, dtype=np.float32),
+        reward=np.array(reward, dtype=np.float32),
+        speed=np.array(speed, dtype=np.float32),
+        outcome=outcome,
+        details=(*details, ("episode", f"{_ENDS[outcome]} {len(poses):,} steps")),
+    )
+
+
+_ENDS: dict[Outcome, str] = {
+    "terminated": "terminated after",
+    "time limit": "complete,",
+    "recording ended": "its first",
+}
