@@ -142,7 +142,8 @@ def _finding(model: Model, values: dict[str, Any], error: Any, controls: tuple[s
         return _unknown_key(model, owner, path, value, beside, controls)
     allowed = fields.allowed(owner, name)
     if error["type"] == "missing" and value is None:
-        return Finding(path, None, f"required key is missing: {allowed}", missing=True)
+        hint = f"add {name} to the table {'.'.join(str(part) for part in path[:-1]) or 'itself'}"
+        return Finding(path, None, f"required key is missing: {allowed}", hint, missing=True)
     hint = ""
     message = f"must be {allowed}, not {_kind_of(value)}"
     choices = fields.properties(owner).get(name, {}).get("enum")
@@ -154,6 +155,11 @@ def _finding(model: Model, values: dict[str, Any], error: Any, controls: tuple[s
         hint = _unquoted(value)
     elif error["type"] == "int_type" and isinstance(value, float) and value == value // 1:
         hint = f"write {value:.0f} without the decimal point"
+    if not hint and not owner.model_fields[name].is_required() and not fields.variants(owner, name):
+        default = owner.model_fields[name].default
+        hint = (
+            "leave it out if it is not meant" if default is None else f"leave it out for the default, {show(default)}"
+        )
     return Finding(path, value, message, hint)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,10 @@ class Registry:
 
 
 def _override(entry: _Entry, given: overrides.Overrides, collector: Collector) -> tuple[Experiment, Inherited]:
-    fragment = overrides.parse(given, collector)
-    spec, inherited = _settle(entry.name, entry.inherited, fragment, collector, whole=True)
+    spec, inherited = None, entry.inherited
+    with suppress(TooManyProblems):
+        fragment = overrides.parse(given, collector)
+        spec, inherited = _settle(entry.name, entry.inherited, fragment, collector, whole=True)
     problems = collector.sorted()
     if problems:
         raise RegistryError(problems)
@@ -160,12 +163,10 @@ def parse_registry(content: bytes, path: Path = Path(FILE_NAME)) -> Registry:
     collector = Collector()
     text = document.parse(content, str(path))
     registry: Registry | None = None
-    try:
+    with suppress(TooManyProblems):
         collector.extend(text.problems)
         if text.data or not text.problems:
             registry = _Loader(text, path, collector).load()
-    except TooManyProblems:
-        pass
     problems = collector.sorted()
     if problems or registry is None:
         raise RegistryError(problems or collector.sorted("warning"))

@@ -73,6 +73,7 @@ def _latent(v: Values) -> Iterator[Verdict]:
             yield Verdict(
                 "world_model.latent_dim",
                 f'must be {observation}, the width of an observation, where world_model.encoder = "observation"',
+                f"use {observation}",
                 also=("world_model.encoder", "env.kind"),
             )
         return
@@ -93,6 +94,7 @@ def _end_point(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "world_model.velocity",
             'must be "linear" where world_model.encoder = "observation": an end point needs a latent on the simplex',
+            'use velocity = "linear"',
             also=("world_model.encoder",),
         )
 
@@ -110,6 +112,7 @@ def _visited_states(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "actor.recent_steps",
             f"reaches back {newest:,} transitions, but train.replay_capacity = {v['train.replay_capacity']:,}",
+            "keep more transitions, or look back less far",
             also=("train.replay_capacity", "train.num_envs"),
         )
 
@@ -157,6 +160,7 @@ def _task_embedding(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "world_model.task_dim",
             "must be above 0 where world_model.multitask = true",
+            "a single task has multitask = false and task_dim = 0",
             also=("world_model.multitask",),
         )
     if several:
@@ -178,6 +182,7 @@ def _log_std(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "actor.log_std_init",
             f"must not be below actor.log_std_min = {v['actor.log_std_min']:g}",
+            "raise the start or lower the floor",
             also=("actor.log_std_min",),
         )
 
@@ -194,6 +199,7 @@ def _sequence_fits_episode(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "env.episode_length",
             f"must be at least {key} = {sequence}: no episode would hold a sequence to learn from",
+            "use longer episodes or shorter sequences",
             also=(key,),
         )
     first = v["train.horizon"] * v["train.warmup_epochs"]
@@ -201,6 +207,7 @@ def _sequence_fits_episode(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "train.wm_sequence_length",
             f"must be at most train.horizon × train.warmup_epochs = {first}: the first update would find no sequence",
+            f"use at most {first}, or a longer warm-up",
             also=("train.horizon", "train.warmup_epochs"),
         )
 
@@ -219,6 +226,7 @@ def _replay_holds_batch(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "train.replay_capacity",
             f"must be at least {need:,} transitions to hold {what} of {sequence + 1} observations",
+            f"use {need:,} or more",
             also=("train.wm_batch_size", "train.num_envs", key),
         )
 
@@ -241,6 +249,7 @@ def _warmup(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "train.warmup_epochs",
             f"must be at most train.max_epochs = {v['train.max_epochs']:,}: nothing would ever be learnt",
+            "shorten the warm-up or train for longer",
             also=("train.max_epochs",),
         )
 
@@ -251,6 +260,7 @@ def _minibatches(v: Values) -> Iterator[Verdict]:
         yield Verdict(
             "critic.minibatches",
             f"must be at most train.num_envs × train.horizon = {samples:,}, the latents of one epoch",
+            f"use at most {samples:,}",
             also=("train.num_envs", "train.horizon"),
         )
 
@@ -258,7 +268,7 @@ def _minibatches(v: Values) -> Iterator[Verdict]:
 def _expectations(v: Values) -> Iterator[Verdict]:
     for key in ("expected.peak_reward", "expected.hours"):
         if v[key] is not None and v[key][0] > v[key][1]:
-            yield Verdict(key, "must be written from the lower to the higher number")
+            yield Verdict(key, "must be written from the lower to the higher number", "swap the two")
 
 
 RULES: tuple[Rule, ...] = (
