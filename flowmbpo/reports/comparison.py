@@ -237,4 +237,4 @@ def _notes(rows: Sequence[Row], runs: Mapping[str, Sequence[RunRecord]]) -> list
 
 def _since_start(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> pd.DataFrame:
     start = {run.run_id: run.start_time for run in runs}
-    return frame.assign(time=frame["time"] - frame["run_id"].astype(str).map(start))
+    return frame.assign(time=frame["time"] - frame["run_id"].astype(str).map(start).astype(float))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,7 +84,7 @@ def curves_figure(
         axes = figure.add_subplot()
         _draw(axes, series, markers=markers)
         if log:
-            axes.set_yscale("log")
+            _log_axis(axes)
         _published(axes, references or {}, axis)
         if thresholds:
             _thresholds(axes)
@@ -198,6 +199,7 @@ def _values(series: Sequence[Series]) -> Iterator[np.ndarray]:
 def _published(axes: Axes, references: Mapping[str, PublishedReference], axis: Axis) -> None:
     """Published means over seeds, no further than our own curves reach."""
     end = axes.get_xlim()[1]
+    sides = cycle(("bottom", "top"))  # so that two names at one height do not lie on each other
     for key, reference in references.items():
         curves = [(np.array(c.x), np.array(c.reward)) for c in published_curves(reference) if c.x_axis == axis]
         if not curves:
@@ -207,7 +209,7 @@ def _published(axes: Axes, references: Mapping[str, PublishedReference], axis: A
         if inside.sum() < 2:
             continue
         axes.plot(x[inside], middle[inside], color=MUTED, lw=1.1, ls=":")
-        axes.annotate(key, (x[inside][-1], middle[inside][-1]), ha="right", va="bottom", **_small())
+        axes.annotate(key, (x[inside][-1], middle[inside][-1]), ha="right", va=next(sides), **_small())
     axes.set_xlim(0, end)
 
 
@@ -234,6 +236,15 @@ def _x_axis(axes: Axes, axis: Axis) -> None:
     axes.set_xlabel(f"wall time ({unit})")
     axes.xaxis.set_major_locator(MultipleLocator(spacing * seconds))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / seconds:g}")
+
+
+def _log_axis(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Figure, axes: Axes, columns: int = 3) -> None:

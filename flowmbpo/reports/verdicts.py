@@ -53,7 +53,7 @@ class Verdict:
         if found.low == found.high == 1.0:  # a bootstrap of separated samples has no width, which is no certainty
             span = "every run above every run"
         text += f" ({span}; {counts}; p = {found.p_value:.2g})"
-        return text if self.established else f"{text}: not established, chance could explain it"
+        return text if self.established else f"{text}: not established"
 
 
 def judge_all(runs: Mapping[str, Sequence[RunFigures]]) -> list[Verdict]:

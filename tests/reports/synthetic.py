@@ -65,6 +65,15 @@ def write_registry(folder: Path) -> Path:
     return path
 
 
+def make_database(folder: Path) -> Path:
+    """An MLflow database without experiments."""
+    from mlflow import MlflowClient
+
+    path = folder / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
 class SyntheticStore:
     """A sqlite store in `folder`; every run starts at START and logs one point per second."""
 
