@@ -26,7 +26,7 @@ TAU_SAMPLING = ("uniform", "midpoint")
 
 
 class VelocityField(nn.Module):
-    """Network on [z_tau, a, tau] that gives dz/dtau, in one of two parametrisations.
+    """Network on [z_tau, a, condition] that gives dz/dtau, in one of two parametrisations; the condition is tau.
 
     `linear`: the last layer is the velocity itself, free to have any sign and size. (A SimNorm there could not
     represent a target that sums to zero in each group.)
@@ -47,10 +47,11 @@ class VelocityField(nn.Module):
         simnorm_dim: int | None,
         activation: str,
         parametrisation: str,
+        conditions: int,
     ) -> None:
         super().__init__()
         check_groups(latent_dim, simnorm_dim)
-        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim + 1)
+        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim + conditions)
         self.endpoint = parametrisation == "endpoint"
         self.head: nn.Module
         if self.endpoint:
@@ -66,14 +67,17 @@ class VelocityField(nn.Module):
             raise ValueError(f"unknown velocity {parametrisation!r}; allowed: linear, endpoint")
         init_truncated_normal_(self)
 
-    def forward(self, z: Tensor, action: Tensor, tau: Tensor, z_start: Tensor) -> Tensor:
-        """z at tau and z at 0 `[..., Z]`, action `[..., A]`, tau `[..., 1]` -> dz/dtau `[..., Z]`."""
-        out = at_least_float32(self.head(self.trunk(z, torch.cat((action, tau), -1))))
+    def forward(self, z: Tensor, action: Tensor, condition: Tensor, z_start: Tensor) -> Tensor:
+        """z at tau and z at 0 `[..., Z]`, action `[..., A]`, condition `[..., C]` -> dz/dtau `[..., Z]`."""
+        out = at_least_float32(self.head(self.trunk(z, torch.cat((action, condition), -1))))
         return out - z_start if self.endpoint else out
 
 
 class FlowDynamics(Dynamics):
     """z' = z + integral of v(z_tau, a, tau) over tau in [0, 1], by `substeps` steps of `integrator`."""
+
+    conditions = 1
+    """Scalars that the velocity network sees beside z and a."""
 
     def __init__(
         self,
@@ -100,13 +104,15 @@ class FlowDynamics(Dynamics):
             simnorm_dim=simnorm_dim,
             activation=activation,
             parametrisation=velocity,
+            conditions=self.conditions,
         )
 
     def next(self, z: Tensor, action: Tensor) -> Tensor:
         """See `Dynamics.next`."""
 
         def field(z_tau: Tensor, tau: float) -> Tensor:
-            return self.velocity(z_tau, action, action.new_full((*action.shape[:-1], 1), tau), z)
+            at = action.new_full((*action.shape[:-1], 1), tau)
+            return self.velocity(z_tau, action, self.condition(at, at.new_full((), 1 / self.substeps)), z)
 
         return integrate(self.integrator, field, z, self.substeps)
 
@@ -126,6 +132,10 @@ class FlowDynamics(Dynamics):
         tau = self.sample_tau(action, generator)
         velocity = self.velocity(torch.lerp(z, z_target, tau), action, tau, z)
         return (velocity - (z_target - z)).square().mean(-1)
+
+    def condition(self, tau: Tensor, step: Tensor) -> Tensor:
+        """What the network is told: tau `[..., 1]`, and nothing of the step's length (broadcast to tau)."""
+        return tau
 
     def sample_tau(self, action: Tensor, generator: torch.Generator | None) -> Tensor:
         """One tau per sample of action `[..., A]` -> `[..., 1]`: uniform on [0, 1), or 1/2."""

@@ -7,6 +7,7 @@ import torch
 from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward
+from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Encoder, WorldModel
 
 SMALL = {"latent_dim": 32, "action_dim": 3, "units": (48, 48), "activation": "mish"}
@@ -31,6 +32,11 @@ def flow(
     )
 
 
+def shortcut(*, integrator: str = "euler", substeps: int = 1) -> ShortcutDynamics:
+    """A small shortcut flow."""
+    return ShortcutDynamics(**SMALL, simnorm_dim=8, integrator=integrator, substeps=substeps, tau_sampling="uniform")
+
+
 def mlp() -> MLPDynamics:
     """A small MLP dynamics."""
     return MLPDynamics(**SMALL, simnorm_dim=8, residual=False)
@@ -38,7 +44,13 @@ def mlp() -> MLPDynamics:
 
 def every_dynamics() -> list[Dynamics]:
     """One of each kind."""
-    return [mlp(), flow("linear"), flow("endpoint"), flow("endpoint", integrator="euler", tau_sampling="midpoint")]
+    return [
+        mlp(),
+        flow("linear"),
+        flow("endpoint"),
+        flow("endpoint", integrator="euler", tau_sampling="midpoint"),
+        shortcut(),
+    ]
 
 
 def small_world_model(dynamics: Dynamics, *, continuation: bool = False) -> WorldModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import SMALL, every_dynamics, flow, mlp, on_simplex
+from small_networks import SMALL, every_dynamics, flow, mlp, on_simplex, shortcut
 from torch import Tensor
 
 from flowmbpo.models.diagnostics import simplex_distance
@@ -78,7 +78,9 @@ def test_gradients_match_finite_differences(kind: int) -> None:
     )
 
 
-@pytest.mark.parametrize("dynamics", [mlp(), flow("linear"), flow("endpoint")], ids=["mlp", "linear", "endpoint"])
+@pytest.mark.parametrize(
+    "dynamics", [mlp(), flow("linear"), flow("endpoint"), shortcut()], ids=["mlp", "linear", "endpoint", "shortcut"]
+)
 def test_it_learns_a_batch_of_transitions(dynamics: Dynamics) -> None:
     z, action = on_simplex(64, 32), torch.randn(64, 3)
     assert fit(dynamics, z, action, on_simplex(64, 32), steps=300) < 0.3
@@ -138,6 +140,58 @@ def test_the_linear_flow_may_leave_the_simplex_and_the_distance_says_so() -> Non
             z = dynamics.next(z, torch.randn(16, 3))
     assert z.isfinite().all()
     assert simplex_distance(z, 8).min() > 0.1
+
+
+def test_shortcut_consistency_compares_one_step_with_two_halves() -> None:
+    dynamics = shortcut()
+    shake(dynamics, 0.5)
+    z, target, action = on_simplex(64, 32), on_simplex(64, 32), torch.randn(64, 3)
+    seen: list[Tensor] = []
+    dynamics.velocity.trunk.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1][:, 3:]))
+    error = dynamics.consistency(z, action, target, torch.Generator().manual_seed(0))
+    (first, second, whole), tau, step = seen, seen[2][:, :1], seen[2][:, 1:]
+    assert set(step.flatten().tolist()) == {0.25, 0.5, 1.0}
+    torch.testing.assert_close(second[:, :1], tau + step / 2)
+    assert torch.equal(first[:, :1], whole[:, :1])
+    torch.testing.assert_close(first[:, 1:], torch.where(step > 0.25, step / 2, 0.0))
+    assert (tau + step).max() <= 1
+
+    def move(at: Tensor, condition: Tensor, length: Tensor) -> Tensor:
+        return at + length * dynamics.velocity(at, action, condition, z)
+
+    start = torch.lerp(z, target, tau)
+    two = move(move(start, first, step / 2), second, step / 2)
+    torch.testing.assert_close(error, ((move(start, whole, step) - two) / step).square().mean(-1))
+
+
+def test_shortcut_consistency_is_paid_by_a_share_without_bias_and_moves_no_latent() -> None:
+    dynamics = shortcut()
+    shake(dynamics, 0.3)
+    z, target, action = on_simplex(8, 32).requires_grad_(), on_simplex(8, 32), torch.randn(8, 3)
+    generator = torch.Generator().manual_seed(2)
+    loss = dynamics.loss(z, action, target, generator=torch.Generator().manual_seed(2))
+    tau = dynamics.sample_tau(action, generator)
+    velocity = dynamics.velocity(torch.lerp(z, target, tau), action, torch.cat((tau, 0 * tau), 1), z)
+    matching = (velocity - target + z).square().mean(-1)
+    extra = dynamics.consistency(z[:2].detach(), action[:2], target[:2], generator)
+    torch.testing.assert_close(loss[2:], matching[2:])
+    torch.testing.assert_close(loss[:2], matching[:2] + 4 * extra)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss.sum(), z, retain_graph=True), torch.autograd.grad(matching.sum(), z)
+    )
+
+
+def test_a_shortcut_takes_euler_steps_of_trained_lengths() -> None:
+    for integrator, substeps in (("heun", 1), ("euler", 3)):
+        with pytest.raises(ValueError, match="1, 2 or 4 steps of 'euler'"):
+            shortcut(integrator=integrator, substeps=substeps)
+    dynamics = shortcut(substeps=4)
+    shake(dynamics, 1.0)
+    z = on_simplex(16, 32)
+    with torch.no_grad():
+        for _ in range(16):
+            z = dynamics.next(z, torch.randn(16, 3))
+    assert simplex_distance(z, 8).max() < 1e-5
 
 
 def test_the_matching_loss_is_computed_on_the_straight_line() -> None:

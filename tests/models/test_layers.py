@@ -13,6 +13,7 @@ from flowmbpo.models.dynamics import MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import ScalarReward, TwoHotReward
 from flowmbpo.models.layers import NormedLinear, NormedMLP, SimNorm, check_groups, count_parameters
+from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Encoder, WorldModel
 
 FAMILIES = {
@@ -77,6 +78,8 @@ def test_parameter_counts_are_the_published_ones(family: str) -> None:
     # The free velocity has no normalisation on its last layer: 2 Z fewer, below 2% of the part.
     linear = count_parameters(flow("linear"))
     assert linear == COUNTS[family]["endpoint"] - 2 * latent
+    shortcut = ShortcutDynamics(**sizes, simnorm_dim=8, integrator="euler", substeps=1, tau_sampling="uniform")
+    assert count_parameters(shortcut) == COUNTS[family]["endpoint"] + widths["units"][0]  # one more input: the step
     assert abs(linear / COUNTS[family]["endpoint"] - 1) < 0.02
 
 
