@@ -1,0 +1,208 @@
+"""The training loop: what it logs and keeps, exact continuation, refused values, stopping."""
+
+import time
+
+import pytest
+import torch
+from tiny import QuietWatcher, tiny
+
+from flowmbpo.errors import WorkFailed
+from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking.tracker import MemoryTracker
+from flowmbpo.training import builder, checkpoint
+from flowmbpo.training.keeper import Keeper
+from flowmbpo.training.run_files import RunFiles
+from flowmbpo.training.signals import StopRequest
+from flowmbpo.training.trainer import Trainer
+
+CLOCKS = ("perf/",)  # the only metrics that may differ between two equal runs
+
+
+def make(
+    tmp_path, experiment: Experiment, *, stop_epoch: int | None = None, stop: StopRequest | None = None
+) -> Trainer:
+    built = builder.build(experiment, 7, "cpu")
+    tracker = MemoryTracker()
+    return Trainer(
+        experiment=experiment,
+        algorithm=built.algorithm,
+        env=built.env,
+        evaluator=built.evaluator,
+        tracker=tracker,
+        keeper=Keeper(RunFiles(tmp_path), experiment, 7, tracker),
+        watcher=QuietWatcher(),
+        stop=StopRequest() if stop is None else stop,
+        stop_epoch=stop_epoch or experiment.train.max_epochs,
+        time_limit=None,
+        synchronize=lambda: None,
+    )
+
+
+def points(trainer: Trainer) -> dict[tuple[int, str], float]:
+    tracker = trainer.tracker
+    assert isinstance(tracker, MemoryTracker)
+    return {
+        (step, name): value
+        for step, metrics in tracker.points
+        for name, value in metrics.items()
+        if not name.startswith(CLOCKS)
+    }
+
+
+def flat(state, prefix="") -> dict[str, object]:
+    if isinstance(state, dict):
+        return {k: v for key, item in state.items() for k, v in flat(item, f"{prefix}/{key}").items()}
+    return {prefix: state}
+
+
+def assert_same_state(a: Trainer, b: Trainer) -> None:
+    left, right = flat(a.state_dict()), flat(b.state_dict())
+    assert left.keys() == right.keys()
+    for key in left:
+        if "/seconds" in key or key.endswith("elapsed"):
+            continue
+        if isinstance(left[key], torch.Tensor):
+            assert torch.equal(left[key], right[key]), key
+        else:
+            assert left[key] == right[key], key
+
+
+RECIPES = {
+    "published": {},
+    "from_visited": {"imagination": "from_visited", "normalize_observations": True},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("kind", ["mlp", "flow"])
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
+def test_resuming_is_exact(tmp_path, k, kind, recipe):
+    """Interrupted after k epochs (the replay wraps around at 3, episodes are cut), read back from disk."""
+    experiment = tiny(kind=kind, **RECIPES[recipe])
+    whole = make(tmp_path / "whole", experiment)
+    whole.train()
+
+    stop = StopRequest()
+    first = make(tmp_path / "parts", experiment, stop=stop)
+    begin = first.algorithm.begin_epoch
+
+    def interrupted(epoch: int) -> None:  # the signal arrives in the middle of epoch k
+        begin(epoch)
+        stop.signum = 15 if epoch == k - 1 else None
+
+    first.algorithm.begin_epoch = interrupted
+    first.train()
+    assert first.epoch == k
+
+    second = make(tmp_path / "parts", experiment)
+    found, problems = checkpoint.newest(second.keeper.files.resume, second.keeper.files.resume_epochs(), "resume")
+    assert found is not None
+    assert found.epoch == k
+    assert not problems
+    second.load_state_dict(found.load())
+    second.train()
+    assert_same_state(whole, second)
+    # Together the parts said what the whole run said, and nothing twice.
+    expected, told = points(whole), [*points(first).items(), *points(second).items()]
+    assert dict(told) == expected
+    assert len(told) == len(expected)
+
+
+def test_the_ant_resumes_exactly_too(tmp_path):
+    experiment = tiny("ant", max_epochs=4)
+    whole = make(tmp_path / "whole", experiment)
+    whole.train()
+    first = make(tmp_path / "parts", experiment, stop_epoch=2)
+    first.train()
+    second = make(tmp_path / "parts", experiment)
+    found, _ = checkpoint.newest(second.keeper.files.resume, [2], "resume")
+    assert found is not None
+    second.load_state_dict(found.load())
+    second.train()
+    assert_same_state(whole, second)
+
+
+def test_same_seed_same_bits_and_another_seed_others(tmp_path):
+    a, b = (make(tmp_path / name, tiny(max_epochs=3)) for name in "ab")
+    a.train()
+    b.train()
+    assert_same_state(a, b)
+    other = builder.build(tiny(), 8, "cpu").algorithm
+    weights = flat(other.world_model.state_dict())
+    assert any(not torch.equal(w, flat(a.algorithm.world_model.state_dict())[k]) for k, w in weights.items())
+
+
+def test_what_is_kept(tmp_path):
+    trainer = make(tmp_path, tiny())
+    trainer.train()
+    files = trainer.keeper.files
+    assert files.checkpoint_epochs() == [4, 8]
+    assert files.resume_epochs() == [8]
+    tracker = trainer.tracker
+    assert isinstance(tracker, MemoryTracker)
+    evaluated = {epoch: metrics["eval/mean_reward"] for _, epoch, _, metrics in tracker.checkpoints}
+    assert checkpoint.best_epoch(files) == max(evaluated, key=evaluated.__getitem__)
+    assert {step for step, _ in points(trainer)} == {epoch * 16 * 4 for epoch in (2, 4, 6, 8)}
+
+
+def test_a_checkpoint_gives_the_policy_that_was_evaluated(tmp_path):
+    trainer = make(tmp_path, tiny(normalize_observations=True))
+    trainer.train()
+    found = checkpoint.verify(trainer.keeper.files.checkpoint(8), "checkpoint")
+    again = trainer.evaluator(builder.load_policy(found, "cpu"))
+    assert again.metrics() == found.manifest["evaluation"]
+
+
+def poison(algorithm, name: str) -> None:
+    with torch.no_grad():
+        next(iter(getattr(algorithm, name).parameters())).fill_(float("nan"))
+
+
+@pytest.mark.parametrize("part", ["world_model", "critic", "actor"])
+def test_divergence_is_counted_named_and_ends_the_run(tmp_path, part):
+    trainer = make(tmp_path, tiny(nonfinite_limit=1))
+    original = trainer.algorithm.begin_epoch
+
+    def begin(epoch: int) -> None:
+        original(epoch)
+        if epoch == 5:
+            poison(trainer.algorithm, part)
+
+    trainer.algorithm.begin_epoch = begin
+    with pytest.raises(WorkFailed, match=r"diverged by epoch 6.*(actor|critic|world_model|environment)"):
+        trainer.train()
+    # What was saved before is intact and finite.
+    found = checkpoint.verify(trainer.keeper.files.checkpoint(4), "checkpoint")
+    assert all(
+        v.isfinite().all() for v in flat(found.load()).values() if isinstance(v, torch.Tensor) and v.is_floating_point()
+    )
+
+
+def test_time_limit_stops_and_leaves_a_resumable_state(tmp_path, monkeypatch):
+    trainer = make(tmp_path, tiny(max_epochs=1000))
+    trainer.time_limit = 60.0
+    clock = iter(range(0, 100_000, 10))  # every look at the clock is ten seconds later
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    trainer.train()
+    assert 1 <= trainer.epoch < 10
+    assert trainer.keeper.files.resume_epochs() == [trainer.epoch]
+    assert trainer.keeper.files.checkpoint_epochs()[-1] == trainer.epoch
+
+
+def test_memory_of_the_loop_does_not_grow_with_epochs(tmp_path):
+    """No tensor outlives its epoch: the number of living tensors is the same after 4, 8 and 10 epochs."""
+    import gc
+
+    counts = []
+    trainer = make(tmp_path, tiny(max_epochs=12))
+    original = trainer.algorithm.begin_epoch
+
+    def begin(epoch: int) -> None:
+        if epoch in (4, 8, 10):  # just after a point was logged
+            gc.collect()
+            counts.append(sum(isinstance(item, torch.Tensor) for item in gc.get_objects()))
+        original(epoch)
+
+    trainer.algorithm.begin_epoch = begin
+    trainer.train()
+    assert max(counts) - min(counts) <= 2, counts
