@@ -58,7 +58,8 @@ def count_parameters(spec: Experiment) -> ParameterCounts:
     encoder = normed([env.observation_dim, *model.encoder_units, latent]) if model.encoder == "mlp" else 0
     dynamics = normed([joint, *model.units, latent])
     if isinstance(model, FlowWorldModelSpec):
-        dynamics += model.units[0]  # one more input: tau
+        inputs = 2 if model.velocity == "shortcut" else 1  # tau, and the length of the step
+        dynamics += inputs * model.units[0]
     if model.encoder != "mlp" or (isinstance(model, FlowWorldModelSpec) and model.velocity == "linear"):
         dynamics -= 2 * latent  # the last layer ends on no simplex and has no LayerNorm
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1

@@ -15,6 +15,7 @@ from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
 OBSERVATION_DIMS = {spec.model_fields["kind"].default: spec.observation_dim for spec in (AntEnvSpec, PointMassEnvSpec)}
 SHORT_HORIZON = 16
 UNSTABLE_EULER_SUBSTEPS = 8
+SHORTCUT_SUBSTEPS = (1, 2, 4)
 
 
 class Absent(KeyError):
@@ -90,12 +91,31 @@ def _latent(v: Values) -> Iterator[Verdict]:
 
 
 def _end_point(v: Values) -> Iterator[Verdict]:
-    if v["world_model.encoder"] == "observation" and v["world_model.velocity"] == "endpoint":
+    if v["world_model.encoder"] == "observation" and v["world_model.velocity"] != "linear":
         yield Verdict(
             "world_model.velocity",
             'must be "linear" where world_model.encoder = "observation": an end point needs a latent on the simplex',
             'use velocity = "linear"',
             also=("world_model.encoder",),
+        )
+
+
+def _shortcut_steps(v: Values) -> Iterator[Verdict]:
+    if v["world_model.velocity"] != "shortcut":
+        return
+    if v["world_model.integrator"] != "euler":
+        yield Verdict(
+            "world_model.integrator",
+            'must be "euler" where world_model.velocity = "shortcut": its steps are already corrected for their length',
+            'use "euler"',
+            also=("world_model.velocity",),
+        )
+    if v["world_model.substeps"] not in SHORTCUT_SUBSTEPS:
+        yield Verdict(
+            "world_model.substeps",
+            'must be 1, 2 or 4 where world_model.velocity = "shortcut": other lengths of step are not trained',
+            "1 is what a shortcut is for",
+            also=("world_model.velocity",),
         )
 
 
@@ -275,6 +295,7 @@ RULES: tuple[Rule, ...] = (
     _short_horizon,
     _latent,
     _end_point,
+    _shortcut_steps,
     _visited_states,
     _euler_substeps,
     _linear_schedule,

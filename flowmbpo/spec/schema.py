@@ -132,8 +132,10 @@ class FlowWorldModelSpec(_WorldModelBase):
     integrator: Literal["euler", "heun", "rk4"] = Field(description="ODE scheme of one control step")
     substeps: Annotated[int, Field(ge=1, le=64)] = Field(description="integration steps per control step")
     tau_sampling: Literal["uniform", "midpoint"] = Field("uniform", description="tau of the matching loss")
-    velocity: Literal["linear", "endpoint"] = Field(
-        "endpoint", description="what the network outputs: the velocity itself, or the end point on the simplex"
+    velocity: Literal["linear", "endpoint", "shortcut"] = Field(
+        "endpoint",
+        description="what the network outputs: the velocity itself, the end point on the simplex, or the end point "
+        "given the length of the step too, which one long step can then reach",
     )
 
 

@@ -16,6 +16,7 @@ from flowmbpo.models.critic import Critic
 from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
+from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Encoder, WorldModel
 from flowmbpo.spec.schema import ActorSpec, CriticSpec, EnvSpec, Experiment, FlowWorldModelSpec, WorldModelSpec
 from flowmbpo.training.checkpoint import Checkpoint
@@ -84,13 +85,14 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
         )
     dynamics: Dynamics
     if isinstance(spec, FlowWorldModelSpec):
-        dynamics = FlowDynamics(
+        flow: dict[str, Any] = {
             **dynamics_sizes,
-            integrator=spec.integrator,
-            substeps=spec.substeps,
-            tau_sampling=spec.tau_sampling,
-            velocity=spec.velocity,
-        )
+            "integrator": spec.integrator,
+            "substeps": spec.substeps,
+            "tau_sampling": spec.tau_sampling,
+        }
+        shortcut = spec.velocity == "shortcut"
+        dynamics = ShortcutDynamics(**flow) if shortcut else FlowDynamics(**flow, velocity=spec.velocity)
     else:
         dynamics = MLPDynamics(**dynamics_sizes, residual=not learned)
     reward_head = ScalarReward if spec.reward_head == "scalar" else TwoHotReward

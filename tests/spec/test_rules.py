@@ -51,6 +51,12 @@ def test_rules_read_keys_that_exist(rule):
         ({"world_model__multitask": True, "world_model__task_dim": 96}, "world_model.multitask", "error"),
         ({"world_model__encoder": "observation"}, "world_model.latent_dim", "error"),
         ({"world_model__encoder": "observation", "world_model__latent_dim": 37}, "world_model.velocity", "error"),
+        ({"world_model__velocity": "shortcut"}, "world_model.integrator", "error"),
+        (
+            {"world_model__velocity": "shortcut", "world_model__integrator": "euler", "world_model__substeps": 3},
+            "world_model.substeps",
+            "error",
+        ),
         ({"actor__log_std_init": -2.0}, "actor.log_std_init", "error"),
         ({"actor__updates": 2}, "actor.updates", "error"),
         ({"train__imagination": "from_visited", "actor__recent_steps": 10_000}, "actor.recent_steps", "error"),
