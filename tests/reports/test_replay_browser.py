@@ -99,12 +99,12 @@ def test_pause_holds_time_and_picture(opened):
 
 def test_scrubbing_shows_the_figures_of_that_moment(opened):
     opened.execute_script(
-        "const s = document.getElementById('scrub'); s.value = 99; s.dispatchEvent(new Event('input'))"
+        "const s = document.getElementById('scrub'); s.value = 100; s.dispatchEvent(new Event('input'))"
     )
-    assert state(opened)["seconds"] == pytest.approx(99 * DT)
-    assert text(opened, "return") == "400"  # a hundred rewards of 4
+    assert state(opened)["seconds"] == pytest.approx(100 * DT)
+    assert text(opened, "return") == "404"  # 101 rewards of 4
     assert text(opened, "speed") == "3.00"
-    assert text(opened, "distance") == "5.0"  # 99 steps of 3/60 m
+    assert text(opened, "distance") == "5.0"  # 100 steps of 3/60 m
     assert text(opened, "reward") == "4.00"
 
 
