@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test lint lock
 
 quickstart: $(VENV)/.installed
 	$(BIN)/flowmbpo run quickstart
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -24,3 +24,13 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	touch $@
+
+# New lock files: the newest versions that fit together, in a fresh environment. Torch stays where TORCH says.
+TORCH ?= 2.13.0
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==$(TORCH) . && .venv-lock/bin/python -m pip uninstall --quiet -y flowmbpo
+	{ head -1 requirements.lock; .venv-lock/bin/python -m pip freeze | sed 's/+.*//'; } > .venv-lock/base.txt
+	.venv-lock/bin/python -m pip install --quiet '.[dev]' && .venv-lock/bin/python -m pip uninstall --quiet -y flowmbpo
+	{ head -1 requirements-dev.lock; .venv-lock/bin/python -m pip freeze | sed 's/+.*//' | grep -vxFf .venv-lock/base.txt; } > requirements-dev.lock.new
+	mv .venv-lock/base.txt requirements.lock && mv requirements-dev.lock.new requirements-dev.lock

@@ -67,5 +67,11 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
     return np.array(tensor.cpu().numpy())
 
 
-for _id, _kind in (("flowmbpo/Ant-v0", "ant"), ("flowmbpo/PointMass-v0", "pointmass")):
-    gymnasium.register(_id, vector_entry_point=f"{__name__}:TorchVectorEnv", kwargs={"kind": _kind})
+def register() -> None:
+    """Make our environments known to `gymnasium.make_vec`; the package's `gymnasium.envs` entry point names this."""
+    for name, kind in (("flowmbpo/Ant-v0", "ant"), ("flowmbpo/PointMass-v0", "pointmass")):
+        if name not in gymnasium.registry:
+            gymnasium.register(name, vector_entry_point=f"{__name__}:TorchVectorEnv", kwargs={"kind": kind})
+
+
+register()

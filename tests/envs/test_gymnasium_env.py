@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 import gymnasium
 import numpy as np
 import pytest
@@ -73,3 +75,9 @@ def test_returns_what_the_ant_returns():
     obs, reward, *_ = adapted.step(action)
     np.testing.assert_array_equal(obs, step.obs.numpy())
     np.testing.assert_array_equal(reward, step.reward.numpy())
+
+
+def test_the_entry_point_registers_for_other_libraries():
+    (found,) = (point for point in entry_points(group="gymnasium.envs") if point.value.startswith("flowmbpo."))
+    found.load()()
+    assert {"flowmbpo/Ant-v0", "flowmbpo/PointMass-v0"} <= set(gymnasium.registry)
