@@ -141,7 +141,9 @@ def save_curves(comparison: Comparison, path: Path, references: Mapping[str, Pub
         return save(figure, path)
 
 
-def learning_curve_picture(history: dict[str, tuple[Sequence[float], Sequence[float]]], path: Path, title: str) -> Path:
+def learning_curve_picture(
+    history: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, title: str
+) -> Path:
     """One run's R over environment steps: `history` holds (steps, values) by metric name. Returns `path`."""
     labels = {"train/episode_reward": "training R", "eval/mean_reward": "evaluated R"}
     with styled() as new_figure:

@@ -1,5 +1,6 @@
 """Pictures: what is drawn, that it is a picture, that the same data give the same bytes."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowmbpo.errors import UserError
-from flowmbpo.reports import compare, plots
+from flowmbpo.reports import compare, plots, run_picture
 from flowmbpo.reports.figure_style import COLOURS, check_picture, to_svg
 from flowmbpo.reports.known import published
 from flowmbpo.spec.registry import load_registry
@@ -77,6 +78,24 @@ def test_the_picture_of_one_run(tmp_path):
     history = {"train/episode_reward": ([1, 2, 3], [10.0, float("nan"), 1500.0]), "eval/mean_reward": ([3], [1400.0])}
     assert plots.learning_curve_picture(history, tmp_path / "curve.png", "a/seed-0").read_bytes().startswith(PNG)
     assert plots.learning_curve_picture({}, tmp_path / "none.png", "empty").read_bytes().startswith(PNG)
+
+
+def test_the_picture_is_drawn_from_the_journal_of_the_run(tmp_path, monkeypatch):
+    journal = tmp_path / "run" / "tracking" / "journal.jsonl"
+    journal.parent.mkdir(parents=True)
+    records = [
+        {"op": "create", "name": "a/seed-0"},
+        {"op": "metrics", "step": 10, "metrics": {"train/episode_reward": 5.0, "train/epoch": 1.0}},
+        {"op": "metrics", "step": 20, "metrics": {"train/episode_reward": 6.0, "eval/mean_reward": 7.0}},
+    ]
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"op": "metr')
+    seen = []
+    monkeypatch.setattr(run_picture, "learning_curve_picture", lambda *given: seen.append(given) or given[1])
+    assert run_picture.picture_of_run(tmp_path / "run", tmp_path) == tmp_path / "learning_curve.png"
+    history, _, title = seen[0]
+    assert title == "a/seed-0"
+    assert history["train/episode_reward"] == ([10, 20], [5.0, 6.0])
+    assert history["eval/mean_reward"] == ([20], [7.0])
 
 
 def test_matplotlib_is_left_as_it_was(comparison):
