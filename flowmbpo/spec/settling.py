@@ -1,0 +1,88 @@
+"""One experiment: inherit, check, judge. Turns a fragment of a registry (or `--set`) into a spec, or into problems.
+
+Not here: which entries there are and in which order (`loader`), and what the rules say (`rules`, `estimates`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from flowmbpo.spec import estimates, fields, rules
+from flowmbpo.spec.diagnosis import diagnose
+from flowmbpo.spec.inheritance import Fragment, Inherited, merge
+from flowmbpo.spec.problems import Collector, Problem, plain, visible
+from flowmbpo.spec.schema import Experiment
+
+CONTROLS = ("extends", "abstract")  # keys of an entry that are about the entry, not about the experiment
+_NOT_INHERITED = ("name", "aliases", "description")
+
+
+@dataclass
+class Entry:
+    """One entry of the registry, settled. `spec` is None for abstract and for wrong ones."""
+
+    name: str
+    inherited: Inherited
+    fragment: Fragment
+    abstract: bool
+    spec: Experiment | None
+
+
+def heritage(parent: Inherited) -> Inherited:
+    """What a child gets: everything except who the parent is."""
+    return Inherited(
+        {key: value for key, value in parent.values.items() if key not in _NOT_INHERITED},
+        {path: origin for path, origin in parent.origins.items() if path[0] not in _NOT_INHERITED},
+        {path for path in parent.unsound if not path or path[0] not in _NOT_INHERITED},
+    )
+
+
+def settle(
+    name: str, base: Inherited, fragment: Fragment, collector: Collector, whole: bool
+) -> tuple[Experiment | None, Inherited]:
+    """Merge, check and judge one experiment. `whole`: required keys must be there and rules must hold."""
+    merged = merge(Experiment, base, fragment)
+    diagnosis = diagnose(Experiment, merged.values, CONTROLS)
+    sound = True
+    for finding in diagnosis.findings:
+        if finding.missing and (not whole or merged.is_unsound(finding.path)):
+            continue
+        sound = False
+        place = (fragment.place_of_key if finding.at_key or finding.missing else fragment.place_of_value)(finding.path)
+        collector.add(Problem(place, finding.message, finding.hint, name, finding.key, plain(finding.value)))
+    for finding in diagnosis.findings:
+        path = tuple(part for part in finding.path if isinstance(part, str))
+        if finding.at_key:
+            path = (*path[:-1], finding.meant) if finding.meant else ()
+        if path and (whole or not finding.missing):
+            merged.unsound.add(path)
+    merged.values = diagnosis.values
+    if not sound:
+        merged.forget_what_is_gone()
+    spec = diagnosis.model if isinstance(diagnosis.model, Experiment) else None
+    if whole:
+        apply_rules(name, merged, spec, fragment, collector)
+    return (spec if sound else None), merged
+
+
+def apply_rules(
+    name: str, inherited: Inherited, spec: Experiment | None, fragment: Fragment, collector: Collector
+) -> None:
+    values = fields.values_with_defaults(Experiment, inherited.values)
+    values = {key: value for key, value in values.items() if not inherited.is_unsound(tuple(key.split(".")))}
+    verdicts: Iterable[rules.Verdict] = rules.judge(values)
+    if spec is not None:
+        verdicts = [*verdicts, *estimates.judge(spec)]
+    for verdict in verdicts:
+        origins = {key: inherited.origin(key) for key in (verdict.key, *verdict.also)}
+        own = [key for key, at in origins.items() if at.place is not None and at.entry == fragment.entry]
+        blamed = own[0] if own else verdict.key
+        origin = origins[blamed]
+        message = verdict.message if blamed == verdict.key else f"{verdict.key} {verdict.message}"
+        hint = verdict.hint
+        if origin.entry is not None and origin.entry != name:
+            inherited_from = f"inherited from {visible(origin.entry)}"
+            hint = f"{hint} ({inherited_from})" if hint else inherited_from
+        place = origin.place or fragment.place_of_key(())
+        collector.add(Problem(place, message, hint, name, blamed, plain(values.get(blamed)), verdict.severity))
