@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from browser import FLAGS, complaints, requests, set_scheme, start_chromium, wait
-from flowmbpo.reports.replay import write_replay_html
+from PIL import Image
 from walking import DT, ball, walk
+
+from flowmbpo.reports.replay import write_replay_html
 
 pytestmark = pytest.mark.browser
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from walking import ball, walk
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.reports.replay import film, raycast
-from walking import ball, walk
 
 
 def distance_to_segment(points, start, end):
@@ -75,7 +75,7 @@ def test_bodies_are_painted_inside_their_rectangle():
 
 def test_a_body_darkens_the_ground_below_it_and_nothing_far_away():
     painter = film.Painter(ball(), 160, 90)
-    eye = painter.camera.eye + [0, film.LOOK_HEIGHT, 0]
+    eye = painter.camera.eye + np.array([0, film.LOOK_HEIGHT, 0])
     segment = np.array([[[0.0, 0.3, 0.0], [0.0, 0.3, 0.0]]])
     lost = raycast.shadow(painter.ground, eye, segment, np.array([0.25]))
     x, z = painter.ground.x + eye[0], painter.ground.z + eye[2]

@@ -1,0 +1,168 @@
+"""`flowmbpo render` on a run that was really trained, and the replay that every finished run gets."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from flowmbpo.tracking.run_tracker import RunDescription, start_run
+from flowmbpo.tracking.store import resolve_store
+
+REGISTRY = """
+[experiments.point]
+description = "a point mass, for seconds"
+env = { kind = "pointmass", episode_length = 20 }
+world_model = { kind = "mlp", units = [16], encoder_units = [16], latent_dim = 16 }
+actor = { units = [16] }
+critic = { units = [16], passes = 2, minibatches = 2 }
+evaluation = { episodes = 4, interval = 2 }
+[experiments.point.train]
+max_epochs = 4
+num_envs = 4
+wm_batch_size = 8
+wm_updates = 2
+wm_first_updates = 4
+replay_capacity = 1000
+checkpoint_interval = 2
+log_interval = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which `flowmbpo run point` has finished."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "experiments.toml").write_text(REGISTRY)
+    command = [sys.executable, "-m", "flowmbpo", "run", "point", "--device", "cpu"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch):
+    """The working directory is that folder; its state afterwards is what it was."""
+    monkeypatch.chdir(trained)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(trained / "runs", tmp_path / "runs")  # to restore from
+    yield trained
+    shutil.rmtree(trained / "runs", ignore_errors=True)
+    shutil.copytree(tmp_path / "runs", trained / "runs")
+    for entry in trained.iterdir():
+        if entry.name.lower().startswith(("r.", "replay.")):
+            entry.unlink()
+
+
+@pytest.fixture
+def run_id(here):
+    (folder,) = (here / "runs").iterdir()
+    return folder.name
+
+
+def test_every_finished_run_keeps_a_replay(here, run_id):
+    kept = list((here / "mlartifacts").rglob("replay.html"))
+    assert len(kept) == 1
+    assert "point/seed-0" in kept[0].read_text()
+    assert (here / "runs" / run_id / "artifacts" / "replay.html").read_bytes() == kept[0].read_bytes()
+
+
+def test_a_page_a_film_and_a_picture(flowmbpo, here, run_id):
+    for name in ("replay.html", "replay.mp4", "REPLAY.GIF"):
+        outcome = flowmbpo("render", run_id, "--out", name, "--steps", 5)
+        assert outcome.code == 0, outcome.text
+        assert outcome.out == ""
+        assert f"{name}: point/seed-0, R " in outcome.err
+        assert "in 5 steps" in outcome.err
+    assert "<canvas" in (here / "replay.html").read_text()
+    assert (here / "replay.mp4").read_bytes()[4:8] == b"ftyp"
+    with Image.open(here / "REPLAY.GIF") as picture:
+        assert picture.format == "GIF"
+
+
+@pytest.mark.parametrize(("which", "epoch"), [("last", 4), ("2", 2), ("4", 4)])
+def test_the_checkpoint_asked_for(flowmbpo, here, run_id, which, epoch):
+    assert flowmbpo("render", run_id, "--out", "r.html", "--checkpoint", which).code == 0
+    assert f'["checkpoint","epoch {epoch}"]' in (here / "r.html").read_text()
+
+
+def test_the_seed_decides_the_start(flowmbpo, here, run_id):
+    pages = []
+    for seed in (1, 1, 2):
+        assert flowmbpo("render", run_id, "--out", "r.html", "--seed", seed).code == 0
+        pages.append((here / "r.html").read_text())
+    assert pages[0] == pages[1]
+    assert pages[0] != pages[2]
+
+
+def test_the_files_may_be_in_the_artifact_store_only(flowmbpo, here, run_id):
+    shutil.rmtree(here / "runs")
+    outcome = flowmbpo("render", run_id, "--out", "r.html")
+    assert outcome.code == 0, outcome.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "r.avi"], r"must end in .html, .mp4 or .gif"),
+        (["--out", "nowhere/r.gif"], "there is no folder"),
+        (["--out", "folder.html"], "is a folder"),
+        (["--out", "r.html", "--checkpoint", "3"], "no such checkpoint; allowed are best, last, 2, 4"),
+        (["--out", "r.html", "--checkpoint", "worst"], "allowed are best, last, 2, 4"),
+        (["--out", "r.html", "--device", "abacus"], "abacus"),
+    ],
+)
+def test_mistakes_are_answered(flowmbpo, here, run_id, arguments, message):
+    (here / "folder.html").mkdir(exist_ok=True)
+    before = sorted(entry.name for entry in here.iterdir())
+    outcome = flowmbpo("render", run_id, *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert sorted(entry.name for entry in here.iterdir()) == before
+
+
+def test_an_unknown_run(flowmbpo, here):
+    outcome = flowmbpo("render", "feedbeef", "--out", "r.html")
+    assert outcome.code == 2
+    assert "feedbeef" in outcome.err
+    assert "flowmbpo runs" in outcome.err
+
+
+def test_an_empty_store(flowmbpo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    outcome = flowmbpo("render", "feedbeef", "--out", "r.html")
+    assert outcome.code == 2
+    assert "there are no runs" in outcome.err
+
+
+def test_a_run_without_checkpoints(flowmbpo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    about = RunDescription("point", 0, {"train": {"horizon": 16}}, "h", "cpu")
+    with start_run(resolve_store(None, tmp_path), about, tmp_path / "runs") as tracker:
+        tracker.log({"train/episode_reward": 5.0}, step=10)
+    outcome = flowmbpo("render", tracker.run_id, "--out", "r.html")
+    assert outcome.code == 2
+    assert "has no checkpoint yet" in outcome.err
+
+
+def test_a_broken_checkpoint_fails_and_leaves_nothing(flowmbpo, here, run_id):
+    for file in (here / "runs" / run_id / "checkpoints").rglob("tensors.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    outcome = flowmbpo("render", run_id, "--out", "r.html")
+    assert outcome.code == 1
+    assert "truncated" in outcome.err
+    assert not (here / "r.html").exists()
+
+
+def test_a_replay_that_fails_costs_no_run(here, run_id, capsys):
+    from flowmbpo.cli.render import replay_of
+    from flowmbpo.training.run_files import RunFiles
+
+    files = RunFiles.of(run_id)
+    assert replay_of(files, "cpu") == [files.artifacts / "replay.html"]
+    shutil.rmtree(files.checkpoints)
+    assert replay_of(files, "cpu") == []
+    assert "no replay" in capsys.readouterr().err
