@@ -90,6 +90,24 @@ def _latent(v: Values) -> Iterator[Verdict]:
         )
 
 
+def _encoder_units(v: Values) -> Iterator[Verdict]:
+    learned, units = v["world_model.encoder"] == "mlp", v["world_model.encoder_units"]
+    if learned and not units:
+        yield Verdict(
+            "world_model.encoder_units",
+            'must name at least one hidden width where world_model.encoder = "mlp"',
+            "write, for instance, encoder_units = [256]",
+            also=("world_model.encoder",),
+        )
+    if units and not learned:
+        yield Verdict(
+            "world_model.encoder_units",
+            'must be empty where world_model.encoder = "observation": there is no encoder network',
+            "write encoder_units = []",
+            also=("world_model.encoder",),
+        )
+
+
 def _end_point(v: Values) -> Iterator[Verdict]:
     if v["world_model.encoder"] == "observation" and v["world_model.velocity"] != "linear":
         yield Verdict(
@@ -294,6 +312,7 @@ def _expectations(v: Values) -> Iterator[Verdict]:
 RULES: tuple[Rule, ...] = (
     _short_horizon,
     _latent,
+    _encoder_units,
     _end_point,
     _shortcut_steps,
     _visited_states,

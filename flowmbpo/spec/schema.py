@@ -105,7 +105,9 @@ class _WorldModelBase(Section):
     reward_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
         (), description="hidden widths of the reward head alone; empty for those of the dynamics"
     )
-    encoder_units: Widths = Field(description='hidden widths of the encoder; unused with encoder = "observation"')
+    encoder_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
+        description='hidden widths of the encoder; empty with encoder = "observation"'
+    )
     latent_dim: Width = Field(description="width of the latent state z")
     continuation_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
         (), description="hidden widths of the head that predicts whether the episode goes on; empty for no such head"

@@ -60,6 +60,8 @@ def test_rules_read_keys_that_exist(rule):
         ({"actor__log_std_init": -2.0}, "actor.log_std_init", "error"),
         ({"actor__updates": 2}, "actor.updates", "error"),
         ({"train__imagination": "from_visited", "actor__recent_steps": 10_000}, "actor.recent_steps", "error"),
+        ({"world_model__encoder_units": ()}, "world_model.encoder_units", "error"),
+        ({"world_model__encoder": "observation"}, "world_model.encoder_units", "error"),
         ({"env__episode_length": 15}, "env.episode_length", "error"),
         ({"train__wm_sequence_length": 17}, "train.wm_sequence_length", "error"),
         ({"train__replay_capacity": 17_407}, "train.replay_capacity", "error"),
@@ -80,7 +82,12 @@ def test_a_broken_rule(changes, key, severity):
         {"world_model__integrator": "euler", "world_model__substeps": 7},
         {"train__replay_capacity": 17_408},
         {"train__wm_sequence_length": 17, "train__warmup_epochs": 2},
-        {"world_model__encoder": "observation", "world_model__latent_dim": 37, "world_model__velocity": "linear"},
+        {
+            "world_model__encoder": "observation",
+            "world_model__latent_dim": 37,
+            "world_model__velocity": "linear",
+            "world_model__encoder_units": (),
+        },
         {"train__lr_schedule": "linear", "train__wm_learning_rate": 1e-5},
     ],
 )
