@@ -262,7 +262,8 @@ def _references(references: Mapping[str, PublishedReference]) -> Table:
     for reference in references.values():
         span = formats.interval(*(reference.final_range or (None, None)))
         seeds = str(reference.seeds) if reference.seeds else formats.NOTHING
-        final = f"{formats.reward(reference.final_reward)} {span}".rstrip()
+        mean = formats.reward(reference.final_reward) if reference.final_reward is not None or not span else ""
+        final = f"{mean} {span}".strip()
         rows.append([reference.title, seeds, final, *_until(reference), reference.note, reference.source])
     headings = ["system", "seeds", "final R [min, max]", "to R 1,200", "to R 5,000", "note", "source"]
     return Table(headings, rows, [False, True, True, True, True, False, False])
