@@ -85,6 +85,8 @@ def _row(registry: Any, name: str) -> dict[str, Any]:
 def _cell(key: str, row: dict[str, Any]) -> Any:
     if key == "name" and row["aliases"]:
         return f"{row['name']} ({', '.join(row['aliases'])})"
+    if row[key] == []:  # no encoder network
+        return None
     if isinstance(row[key], list):
         first = row[key][0]
         same = all(width == first for width in row[key]) and len(row[key]) > 2
