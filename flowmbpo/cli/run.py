@@ -62,12 +62,12 @@ def run(
         _show_plan(plan or [], as_json)
         return
 
+    from flowmbpo.cli.finishing import pictures
     from flowmbpo.cli.progress import watcher
-    from flowmbpo.cli.render import replay_of
     from flowmbpo.training import session
 
     where = session.Surroundings(
-        device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, finishing=replay_of
+        device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, finishing=pictures
     )
     results: list[RunResult] = []
     if plan is None:
