@@ -40,14 +40,15 @@ class ProductRecorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def measure_training(experiment: Experiment, device: str, epochs: int, warm_up: int = 1) -> dict[str, Any]:
-    """Train `epochs` epochs after `warm_up` and report medians; the first model updates count as one epoch's.
+def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[str, Any]:
+    """Train `epochs` epochs after those that warm up (the experiment's own, and one more) and report medians.
 
     Returns a document of plain numbers: seconds per epoch and phase, environment steps per second, peak memory in MB,
     multiply-adds per epoch, the seconds of the products alone and the efficiency, in total and per phase.
     """
-    # Without this the warm-up of the replay buffer (1,000 updates) would be measured, not an epoch.
+    # The many first updates of the world model are no part of an epoch.
     train = experiment.train.model_copy(update={"wm_first_updates": experiment.train.wm_updates})
+    warm_up = train.warmup_epochs + 1
     built = builder.build(experiment.model_copy(update={"train": train}), 0, device)
     synchronize = synchronizer(device)
     seconds: dict[str, list[float]] = {}
