@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ from flowmbpo.cli import (
 from flowmbpo.cli import list as list_
 from flowmbpo.cli.bench import bench
 from flowmbpo.cli.eval import evaluate
+from flowmbpo.cli.options import with_common_options
 from flowmbpo.cli.problems import print_problems
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.spec.problems import RegistryError
@@ -59,23 +61,27 @@ def _root(
     pass
 
 
-app.command("list")(list_.list_experiments)
-app.command("show")(show.show)
-app.command("validate")(validate.validate)
-app.command("schema")(schema.schema)
-app.command("run")(run.run)
-app.command("eval")(evaluate)
-app.command("runs")(runs.runs)
-app.command("watch")(watch.watch)
-app.command("ui")(ui.ui)
-app.command("sync")(sync.sync)
-app.command("submit")(submit.submit)
-app.command("jobs")(jobs.jobs)
-app.command("logs")(logs.logs)
-app.command("cancel")(cancel.cancel)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("render")(render.render)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_.list_experiments,
+    "show": show.show,
+    "validate": validate.validate,
+    "schema": schema.schema,
+    "run": run.run,
+    "eval": evaluate,
+    "runs": runs.runs,
+    "watch": watch.watch,
+    "ui": ui.ui,
+    "sync": sync.sync,
+    "submit": submit.submit,
+    "jobs": jobs.jobs,
+    "logs": logs.logs,
+    "cancel": cancel.cancel,
+    "compare": compare.compare,
+    "report": report.report,
+    "render": render.render,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name)(with_common_options(_command))
 app.add_typer(bench, name="bench")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +32,31 @@ TrackingOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+
+
+def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, accepting `--registry` and `--tracking-uri` also where it needs neither.
+
+    A script can then give the same options to every command.
+    """
+    given = inspect.signature(command, eval_str=True)
+    common = {"registry": RegistryOption, "tracking_uri": TrackingOption}
+    missing = [name for name in common if name not in given.parameters]
+    if not missing:
+        return command
+
+    @wraps(command)
+    def accepting(**arguments: Any) -> None:
+        command(**{name: value for name, value in arguments.items() if name not in missing})
+
+    extra = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=common[name])
+        for name in missing
+    ]
+    accepting.__signature__ = given.replace(parameters=[*given.parameters.values(), *extra])  # type: ignore[attr-defined]
+    accepting.__annotations__ = {name: p.annotation for name, p in accepting.__signature__.parameters.items()}  # type: ignore[attr-defined]
+    return accepting
+
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
