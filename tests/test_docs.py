@@ -1,0 +1,49 @@
+"""The documentation points to what exists: links, commands and options (a test of its own runs docs/registry.md)."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from flowmbpo.cli.app import app
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)(#[^)]*)?\)")
+COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*flowmbpo (.+)$", re.MULTILINE)
+BLOCK = re.compile(r"```(?:console|sh|bash|shell)\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    broken = [target for target, _ in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
+    assert not broken
+
+
+def documented() -> list[tuple[str, str]]:
+    """(page, command line) of every command in a console block."""
+    found = []
+    for page in PAGES:
+        for block in BLOCK.findall(page.read_text()):
+            found += [(page.name, line.split("#")[0].strip()) for line in COMMAND.findall(block)]
+    return found
+
+
+def test_there_are_documented_commands():
+    assert len(documented()) > 10
+
+
+@pytest.mark.parametrize(("page", "line"), documented())
+def test_documented_commands_and_options_exist(page, line):
+    words = [word for word in shlex.split(line.split("|")[0].split("&&")[0]) if word not in (">", "\\")]
+    command = typer.main.get_command(app)
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
+        name = words.pop(0)
+        assert name in command.commands, f"{page}: flowmbpo has no command {name}"
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+    known |= {"--help", "-h", "--install-completion", "--show-completion"}
+    unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in known]
+    assert not unknown, f"{page}: {line}"
