@@ -1,43 +1,20 @@
 """`flowmbpo render` on a run that was really trained, and the replay that every finished run gets."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
+from point import train_point
 
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
-
-REGISTRY = """
-[experiments.point]
-description = "a point mass, for seconds"
-env = { kind = "pointmass", episode_length = 20 }
-world_model = { kind = "mlp", units = [16], encoder_units = [16], latent_dim = 16 }
-actor = { units = [16] }
-critic = { units = [16], passes = 2, minibatches = 2 }
-evaluation = { episodes = 4, interval = 2 }
-[experiments.point.train]
-max_epochs = 4
-num_envs = 4
-wm_batch_size = 8
-wm_updates = 2
-wm_first_updates = 4
-replay_capacity = 1000
-checkpoint_interval = 2
-log_interval = 2
-"""
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder in which `flowmbpo run point` has finished."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "experiments.toml").write_text(REGISTRY)
-    command = [sys.executable, "-m", "flowmbpo", "run", "point", "--device", "cpu"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    train_point(folder)
     return folder
 
 

@@ -208,7 +208,7 @@ def bodies(
             slice(int((box[0] - left) * s), math.ceil((box[2] - left) * s)),
         )
         found = intersect(rays[window], start.astype(np.float32), end.astype(np.float32), float(radius))
-        nearer = found < depth[window]
+        nearer = found < depth[window] - 1e-4  # joints are two equal balls in one place: the first keeps it
         hit = rays[window][nearer]
         point = hit * found[nearer][:, None]
         depth[window][nearer] = found[nearer]

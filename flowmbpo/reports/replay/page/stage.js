@@ -114,7 +114,9 @@ class Stage {
       if (!this.materials.has(name)) {
         this.materials.set(name, new THREE.MeshStandardMaterial({ roughness: 0.55, metalness: 0.05 }));
       }
-      const mesh = new THREE.Mesh(capsuleGeometry(capsule), this.materials.get(name));
+      // Joints are two equal balls in one place; a hair's difference keeps them from flickering through each other.
+      const radius = capsule.radius * (name === "--limb" ? 1.012 : 1);
+      const mesh = new THREE.Mesh(capsuleGeometry({ ...capsule, radius }), this.materials.get(name));
       mesh.castShadow = mesh.receiveShadow = true;
       this.links[capsule.link].add(mesh);
     }
