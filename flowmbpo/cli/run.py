@@ -49,9 +49,9 @@ def run(
 ) -> None:
     """Train experiments of the registry in the real simulator and track them in MLflow."""
     limit = parse_duration(time_limit) if time_limit else None
+    plan: list[tuple[Experiment, int]] = []
     if resume:
         _refuse_with_resume(names, seed, seeds, overrides)
-        plan = None
     else:
         if not names:
             raise UserError("name at least one experiment; `flowmbpo list` shows them")
@@ -59,23 +59,24 @@ def run(
         chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
         plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
     if dry_run:
-        _show_plan(plan or [], as_json)
+        _show_plan(plan, as_json)
         return
 
-    from flowmbpo.cli.finishing import pictures
-    from flowmbpo.cli.progress import watcher
-    from flowmbpo.training import session
+    from flowmbpo.training.signals import plain_interrupt
 
-    where = session.Surroundings(
-        device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, finishing=pictures
-    )
     results: list[RunResult] = []
-    if plan is None:
-        assert resume is not None
-        results.append(session.resume(resume, where, watcher(), accept_changes=accept_changes))
-    else:
+    with plain_interrupt():
+        from flowmbpo.cli.finishing import pictures
+        from flowmbpo.cli.progress import watcher
+        from flowmbpo.training import session
+
+        where = session.Surroundings(
+            device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, finishing=pictures
+        )
+        if resume:
+            results.append(session.resume(resume, where, watcher(), registry=registry, accept_changes=accept_changes))
         for experiment, number in plan:
-            results.append(session.train(experiment, number, where, watcher()))
+            results.append(session.train(experiment, number, where, watcher(), overrides or ()))
             if results[-1].exit_code > 2:  # a signal ends the whole command
                 break
     if as_json:

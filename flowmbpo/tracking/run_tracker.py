@@ -84,8 +84,9 @@ def start_run(store: Store, about: RunDescription, runs: Path) -> RunTracker:
     return tracker
 
 
-def resume_run(store: Store, run_id: str, runs: Path) -> RunTracker:
+def resume_run(store: Store, run_id: str, runs: Path, lock: RunLock | None = None) -> RunTracker:
     """Continue a run whose folder `runs/<run_id>/` is here. Points that it has logged already are not logged again.
+    `lock` is the run's, where the caller holds it already; it is released when the run ends.
 
     Raises:
         UserError: the folder is not there, or another process trains the run.
@@ -95,7 +96,7 @@ def resume_run(store: Store, run_id: str, runs: Path) -> RunTracker:
         raise UserError(
             f"{folder} holds no run; `--resume` continues a run in the directory where it was started (or its copy)"
         )
-    tracker = RunTracker(store, folder, Courier(store))
+    tracker = RunTracker(store, folder, Courier(store), lock)
     tracker.continue_()
     return tracker
 
@@ -103,12 +104,13 @@ def resume_run(store: Store, run_id: str, runs: Path) -> RunTracker:
 class RunTracker:
     """A `Tracker` for one run; made by `start_run` and `resume_run`."""
 
-    def __init__(self, store: Store, folder: Path, courier: Courier) -> None:
+    def __init__(self, store: Store, folder: Path, courier: Courier, lock: RunLock | None = None) -> None:
         self.store = store
         self.folder = folder
         self._tracking = folder / TRACKING_FOLDER
-        self._lock = RunLock(folder)
-        self._lock.acquire()
+        self._lock = lock or RunLock(folder)
+        if lock is None:
+            self._lock.acquire()
         try:
             self._journal = Journal(self._tracking)
         except OSError as error:

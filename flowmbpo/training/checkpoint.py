@@ -138,8 +138,11 @@ def best_epoch(files: RunFiles) -> int | None:
 
 
 def record_best(files: RunFiles, epoch: int, mean_reward: float) -> None:
-    """Remember `epoch` as the best evaluated one."""
-    tensor_files.write_json(files.best, {"epoch": epoch, "mean_reward": mean_reward})
+    """Remember `epoch` as the best evaluated one. Raises WorkFailed when that cannot be written."""
+    try:
+        tensor_files.write_json(files.best, {"epoch": epoch, "mean_reward": mean_reward})
+    except OSError as error:
+        raise WorkFailed(f"could not write {files.best}: {error.strerror or error}") from error
 
 
 def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowmbpo import __version__
+from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training import checkpoint
+from flowmbpo.training.continuation import code_versions
 from flowmbpo.training.evaluator import Evaluation, protocol
 from flowmbpo.training.run_files import RunFiles, epoch_folder
 
@@ -17,22 +19,28 @@ from flowmbpo.training.run_files import RunFiles, epoch_folder
 class Keeper:
     """The checkpoints of one run."""
 
-    def __init__(self, files: RunFiles, experiment: Experiment, seed: int, tracker: Tracker) -> None:
+    def __init__(
+        self, files: RunFiles, experiment: Experiment, seed: int, tracker: Tracker, overrides: Sequence[str] = ()
+    ) -> None:
         self.files = files
         self.experiment = experiment
         self.tracker = tracker
         self.best_reward = float("-inf")
+        files.root.mkdir(parents=True, exist_ok=True)
         self._about = {
             "run_id": tracker.run_id,
             "name": experiment.name,
             "seed": seed,
             "spec_hash": spec_hash(experiment),
             "version": __version__,
+            "code": code_versions(),
+            "overrides": list(overrides),
             "experiment": experiment.model_dump(mode="json"),
         }
 
     def deploy(self, state: Mapping[str, Any], epoch: int, env_steps: int, evaluation: Evaluation | None) -> None:
         """Write a deployable checkpoint; with an evaluation it may become the best one."""
+        self._check_folder()
         metrics = evaluation.metrics() if evaluation else {}
         about = {**self._about, "epoch": epoch, "env_steps": env_steps, "evaluation": metrics}
         path = checkpoint.save(self.files.checkpoint(epoch), state, kind="checkpoint", about=about)
@@ -45,6 +53,15 @@ class Keeper:
 
     def preserve(self, state: Mapping[str, Any], epoch: int, env_steps: int) -> None:
         """Write a resumable state; earlier ones go once this one is complete."""
+        self._check_folder()
         about = {**self._about, "epoch": epoch, "env_steps": env_steps}
         checkpoint.save(self.files.resume / epoch_folder(epoch), state, kind="resume", about=about)
         checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)
+
+    def _check_folder(self) -> None:
+        """A run whose folder is gone must not quietly begin another one under the same name: its journal is lost."""
+        if not self.files.root.is_dir():
+            raise WorkFailed(
+                f"{self.files.root} has vanished during training (deleted, or its disk is gone). Put back a copy of it "
+                "to continue with `flowmbpo run --resume`"
+            )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowmbpo import __version__
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.spec.identity import run_name, spec_hash
 from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking.liveness import RunLock
 from flowmbpo.tracking.run_tracker import RunDescription, RunTracker, resume_run, start_run
 from flowmbpo.tracking.store import resolve_store
 from flowmbpo.training import builder, checkpoint
+from flowmbpo.training.continuation import code_changes, registry_changes
 from flowmbpo.training.devices import choose_device, describe, synchronizer
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.progress import Watcher
@@ -35,8 +37,10 @@ class Surroundings:
     finishing: Callable[[RunFiles, str], list[Path]] = lambda files, device: []
 
 
-def train(experiment: Experiment, seed: int, where: Surroundings, watcher: Watcher) -> RunResult:
-    """Train `experiment` with `seed` from the start.
+def train(
+    experiment: Experiment, seed: int, where: Surroundings, watcher: Watcher, overrides: Sequence[str] = ()
+) -> RunResult:
+    """Train `experiment` with `seed` from the start. `overrides` is what `--set` made of the registry's entry.
 
     A failure of the work (diverged, disk full) is a result with status FAILED; the user's mistakes raise UserError.
     """
@@ -53,33 +57,61 @@ def train(experiment: Experiment, seed: int, where: Surroundings, watcher: Watch
     with watch_signals() as stop:
         built = builder.build(experiment, seed, device)
         tracker = start_run(store, about, RUNS)
-        return _train(experiment, seed, where, watcher, stop, device, built, tracker, None)
+        keeper = Keeper(RunFiles.of(tracker.run_id), experiment, seed, tracker, overrides)
+        return _train(experiment, seed, where, watcher, stop, device, built, tracker, keeper, None)
 
 
-def resume(run_id: str, where: Surroundings, watcher: Watcher, *, accept_changes: bool) -> RunResult:
-    """Continue the run `run_id` of this directory, bit for bit where it was."""
+def resume(
+    run_id: str, where: Surroundings, watcher: Watcher, *, registry: Path | None, accept_changes: bool
+) -> RunResult:
+    """Continue the run `run_id` of this directory, bit for bit where it was.
+
+    Raises UserError, before anything is built or changed, when there is nothing to continue, when another process
+    trains the run, and, unless `accept_changes`, when its registry entry or the code has changed.
+    """
     files = RunFiles.of(run_id)
     if not files.root.is_dir():
-        raise UserError(f"{files.root} does not exist: resume a run in the directory where it was started")
+        raise UserError(
+            f"there is no run {run_id} here ({files.root} does not exist); resume a run in the directory where it was "
+            "started, or in one with a copy of its folder. `flowmbpo runs` lists the runs"
+        )
+    if not files.resume_epochs():
+        raise UserError(f"run {run_id} has no resumable state in {files.resume}; start it again")
+    store = resolve_store(where.tracking_uri)
+    lock = RunLock(files.root)
+    with watch_signals() as stop, ExitStack() as stack:
+        lock.acquire()  # before the state is read: whoever trains the run may be replacing it
+        stack.callback(lock.release)
+        state = _intact_state(run_id, files, watcher)
+        try:
+            experiment, seed = builder.experiment_of(state), int(state.manifest["seed"])
+        except (BrokenFile, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"run {run_id} cannot be continued by this version: {error}") from error
+        overrides = [str(item) for item in state.manifest.get("overrides", ())]
+        changes = code_changes(state.manifest.get("code", {})) + registry_changes(experiment, overrides, registry)
+        if changes and not accept_changes:
+            raise UserError(
+                f"run {run_id} would not continue as it began:\n  " + "\n  ".join(changes) + "\nA run keeps the spec "
+                "it was started with. Go back to what it was, or continue all the same with --accept-changes"
+            )
+        for change in changes:
+            watcher.message(f"changed since the run began: {change}", warning=True)
+        device = choose_device(where.device)
+        watcher.message(f"resuming {run_name(experiment.name, seed)} after epoch {state.epoch}")
+        built = builder.build(experiment, seed, device)
+        tracker = resume_run(store, run_id, RUNS, lock)
+        keeper = Keeper(files, experiment, seed, tracker, overrides)
+        return _train(experiment, seed, where, watcher, stop, device, built, tracker, keeper, state)
+
+
+def _intact_state(run_id: str, files: RunFiles, watcher: Watcher) -> checkpoint.Checkpoint:
+    """The newest state that is whole. Raises UserError when none is."""
     state, problems = checkpoint.newest(files.resume, files.resume_epochs(), "resume")
+    if state is None:
+        raise UserError(f"run {run_id} has no intact resumable state: " + "; ".join(problems))
     for problem in problems:
         watcher.message(f"passed over a broken state: {problem}", warning=True)
-    if state is None:
-        raise UserError(f"run {run_id} has no resumable state in {files.resume}")
-    experiment = builder.experiment_of(state)
-    seed = int(state.manifest["seed"])
-    if state.manifest["version"] != __version__ and not accept_changes:
-        raise UserError(
-            f"run {run_id} was trained by flowmbpo {state.manifest['version']}, this is {__version__}: the rest may "
-            "differ. --accept-changes continues all the same"
-        )
-    device = choose_device(where.device)
-    store = resolve_store(where.tracking_uri)
-    watcher.message(f"resuming {run_name(experiment.name, seed)} after epoch {state.epoch}")
-    with watch_signals() as stop:
-        built = builder.build(experiment, seed, device)
-        tracker = resume_run(store, run_id, RUNS)
-        return _train(experiment, seed, where, watcher, stop, device, built, tracker, state)
+    return state
 
 
 def _train(
@@ -91,10 +123,11 @@ def _train(
     device: str,
     built: builder.Built,
     tracker: RunTracker,
+    keeper: Keeper,
     state: checkpoint.Checkpoint | None,
 ) -> RunResult:
     begin = time.monotonic()
-    files = RunFiles.of(tracker.run_id)
+    files = keeper.files
     last = experiment.train.max_epochs
     trainer = Trainer(
         experiment=experiment,
@@ -102,7 +135,7 @@ def _train(
         env=built.env,
         evaluator=built.evaluator,
         tracker=tracker,
-        keeper=Keeper(files, experiment, seed, tracker),
+        keeper=keeper,
         watcher=watcher,
         stop=stop,
         stop_epoch=min(where.epochs or last, last),
@@ -115,14 +148,14 @@ def _train(
     try:
         with tracker:
             if state:
-                trainer.load_state_dict(_load(state))
+                _restore(trainer, state)
             trainer.train()
+            if not stop:
+                for path in where.finishing(files, device):
+                    tracker.artifact(path)
             if stop:
                 message = f"stopped by {stop.name}; everything needed to continue is saved"
                 tracker.finish("KILLED")
-            else:
-                for path in where.finishing(files, device):
-                    tracker.artifact(path)
     except WorkFailed as error:
         failure, message = error, str(error)
     finally:
@@ -147,8 +180,10 @@ def _train(
     )
 
 
-def _load(state: checkpoint.Checkpoint) -> dict[str, object]:
+def _restore(trainer: Trainer, state: checkpoint.Checkpoint) -> None:
     try:
-        return state.load()
+        trainer.load_state_dict(state.load())
     except BrokenFile as error:
         raise WorkFailed(f"the resumable state cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WorkFailed(f"{state.path} does not fit this version's networks or environment: {error}") from error
