@@ -23,6 +23,11 @@ class Tracker(Protocol):
     @property
     def run_id(self) -> str: ...
 
+    @property
+    def seconds(self) -> float:
+        """Wall time that the training thread has spent in here so far."""
+        ...
+
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics at `step` real environment steps. Raises ValueError for a name outside the catalogue."""
         ...
@@ -69,6 +74,7 @@ class MemoryTracker:
     """Keeps everything in lists: for measurements and for tests of code that tracks."""
 
     run_id: str = "memory"
+    seconds: float = 0.0
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     checkpoints: list[tuple[Path, int, int, dict[str, float]]] = field(default_factory=list)
     artifacts: list[tuple[Path, str]] = field(default_factory=list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ _WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Which signal, if any, asked the run to stop. A second SIGINT ends the process at once."""
+    """Which signal, if any, asked the run to stop. A SIGINT after that ends the process at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -30,11 +29,10 @@ class StopRequest:
         return signal.Signals(self.signum).name if self.signum is not None else ""
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signum is not None and signum == signal.SIGINT:
-            # A partly written folder has a temporary name, so whatever was complete before stays loadable.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
         self.signum = self.signum or signum
+        # From now on the system itself ends the process at a Ctrl-C, even inside a long kernel. A folder that is being
+        # written has a temporary name, so whatever was complete before stays loadable.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
@@ -47,3 +45,13 @@ def watch_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def plain_interrupt() -> Iterator[None]:
+    """Before and after training, when nothing can be lost, Ctrl-C ends the process as it ends any other program."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -20,7 +20,7 @@ from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.progress import Progress, Watcher
 from flowmbpo.training.signals import StopRequest
 
-RESUMABLE_SECONDS = 600.0  # at most this much training is lost to a kill -9
+RESUMABLE_SECONDS = 600.0  # a kill -9 loses at most this much training, or what came after the last checkpoint_interval
 
 
 class Algorithm(Protocol):
@@ -79,7 +79,9 @@ class Trainer:
         self.monitor = CollapseMonitor()
         self._elapsed_before = 0.0  # seconds of training before this process resumed it
         self._started = self._resumable_at = time.monotonic()
+        self._preserved = -1  # epoch of the newest resumable state
         self._refused = 0
+        self._tracked = tracker.seconds
         self._reset_sums()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -93,16 +95,18 @@ class Trainer:
             self._run_epoch()
             if self.epoch % spec.train.log_interval == 0 or self.epoch == self.stop_epoch:
                 self._log()
-            if self.epoch % spec.evaluation.interval == 0 or self.epoch % spec.train.checkpoint_interval == 0:
+            numbered = self.epoch % spec.train.checkpoint_interval == 0
+            if numbered or self.epoch % spec.evaluation.interval == 0:
                 self._evaluate()
                 evaluated = self.epoch
-            if time.monotonic() - self._resumable_at > RESUMABLE_SECONDS:
+            if numbered or time.monotonic() - self._resumable_at > RESUMABLE_SECONDS:
                 self.preserve()
         if not self.stop and evaluated != self.epoch:
             self._evaluate()
-        elif self.stop:
+        elif self.stop and evaluated != self.epoch:
             self.keeper.deploy(self.algorithm.deployable_state(), self.epoch, self.env_steps, None)
-        self.preserve()
+        if self._preserved != self.epoch:
+            self.preserve()
 
     @property
     def env_steps(self) -> int:
@@ -139,6 +143,8 @@ class Trainer:
     def _log(self) -> None:
         """One point: means over the epochs since the last one. The only place where numbers leave the device."""
         count = self._epochs_summed
+        self._seconds["tracking"] = self._seconds.get("tracking", 0.0) + self.tracker.seconds - self._tracked
+        self._tracked = self.tracker.seconds
         names = list(self._sums)
         values = torch.stack([self._sums[name].float() for name in names]).div(count).tolist() if names else []
         metrics = dict(zip(names, values, strict=True))
@@ -200,6 +206,7 @@ class Trainer:
     # --- what is kept ------------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> Evaluation:
+        self._check_finite()
         evaluation = self.evaluator(self.algorithm.policy())
         metrics = evaluation.metrics()
         diagnostics = self.algorithm.diagnose()
@@ -211,9 +218,10 @@ class Trainer:
         return evaluation
 
     def preserve(self) -> None:
-        """Write everything that bit-exact continuation needs."""
+        """Write everything that bit-exact continuation needs. Raises WorkFailed rather than keep a diverged state."""
+        self._check_finite()
         self.keeper.preserve(self.state_dict(), self.epoch, self.env_steps)
-        self._resumable_at = time.monotonic()
+        self._resumable_at, self._preserved = time.monotonic(), self.epoch
 
     def state_dict(self) -> dict[str, Any]:
         return {
