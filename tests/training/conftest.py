@@ -1,0 +1,43 @@
+"""Fixtures of the tests that run whole commands."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import REGISTRY, Workplace
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A sqlite file with MLflow's schema and no run: its migrations take seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def new_workplace(tmp_path, empty_database):
+    """Makes working directories with the registry `REGISTRY` and a store beside them; ends their processes."""
+    places: list[Workplace] = []
+
+    def make(name: str = "work") -> Workplace:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "experiments.toml").write_text(REGISTRY)
+        shutil.copy(empty_database, tmp_path / f"{name}.db")
+        places.append(Workplace(folder, tmp_path / f"{name}.db"))
+        return places[-1]
+
+    yield make
+    for place in places:
+        for command in place.commands:
+            command.process.kill()
+            command.process.join()
+
+
+@pytest.fixture
+def work(new_workplace) -> Workplace:
+    """One such directory."""
+    return new_workplace()
