@@ -1,0 +1,117 @@
+"""What `flowmbpo run --resume` refuses, on whole commands: one clear message, exit code 2, nothing changed."""
+
+import json
+import shutil
+import signal
+
+import pytest
+
+from flowmbpo.training import continuation
+
+
+@pytest.fixture
+def run(work):
+    """A working directory with a run that was trained to epoch 3."""
+    work.run("run", "small", "--epochs", 3, "--set", "critic.passes=2")
+    return work
+
+
+def manifest_of(run):
+    return run.run_folder / "resume" / "epoch-000003" / "manifest.json"
+
+
+def refused(run, *arguments, run_id=None):
+    """The message of a resume that must be refused without touching the run."""
+    journal = next(iter(run.folder.glob("runs/*/tracking/journal.jsonl")), None)
+    before = journal.read_bytes() if journal else None
+    said = run.run("run", "--resume", run_id or run.run_id, *arguments, code=2)
+    assert "Traceback" not in said
+    assert said.count("error:") == 1, said
+    assert "preparing" not in said
+    assert (journal.read_bytes() if journal else None) == before
+    return said
+
+
+def test_a_changed_registry_entry_is_shown_and_needs_a_flag(run):
+    registry = run.folder / "experiments.toml"
+    registry.write_text(registry.read_text().replace("wm_updates = 2", "wm_updates = 3"))
+    said = refused(run)
+    assert "train.wm_updates: 2 -> 3" in said
+    assert "critic.passes" not in said  # `--set` made that difference, not an edit
+    assert "--accept-changes" in said
+    said = run.run("run", "--resume", run.run_id, "--epochs", 4, "--accept-changes")
+    assert "changed since the run began: train.wm_updates: 2 -> 3" in said
+    manifest = json.loads((run.run_folder / "resume" / "epoch-000004" / "manifest.json").read_text())
+    assert manifest["experiment"]["train"]["wm_updates"] == 2  # a run keeps its spec
+    assert manifest["overrides"] == ["critic.passes=2"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: text.replace("experiments.small", "experiments.other"), "has no experiment 'small'"),
+        (lambda text: text.replace("[8]", "[-8]"), "is not valid"),
+    ],
+)
+def test_a_registry_without_the_entry(run, edit, message):
+    registry = run.folder / "experiments.toml"
+    registry.write_text(edit(registry.read_text()))
+    assert message in refused(run)
+
+
+def test_another_version_of_the_code_is_shown_and_needs_a_flag(run):
+    manifest = json.loads(manifest_of(run).read_text())
+    manifest["code"] |= {"flowmbpo": "0.0.1", "git commit": "abc"}  # no commit is known today: nothing to compare
+    manifest_of(run).write_text(json.dumps(manifest))
+    said = refused(run)
+    assert "flowmbpo: 0.0.1 -> " in said
+    assert "git commit" not in said
+    run.run("run", "--resume", run.run_id, "--epochs", 4, "--accept-changes")
+    assert run.states() == [4]
+
+
+def test_commits_are_compared_where_both_are_known(monkeypatch):
+    monkeypatch.setattr(continuation.provenance, "collect", lambda: continuation.provenance.Provenance(commit="new"))
+    then = continuation.code_versions()
+    assert continuation.code_changes(then) == []
+    assert continuation.code_changes({**then, "git commit": "old"}) == ["git commit: old -> new"]
+    del then["git commit"]
+    assert continuation.code_changes(then) == []
+
+
+def test_the_second_process_on_a_run_is_refused_before_it_builds_anything(work):
+    command = work.start("run", "small")
+    work.until(lambda: work.epochs_logged() >= 11 and work.states(), command)
+    said = work.run("run", "--resume", work.run_id, code=2)
+    assert f"run {work.run_id} is being trained by process {command.process.pid}" in said
+    assert "resuming" not in said
+    assert command.process.is_alive()
+    command.send(signal.SIGTERM)
+    assert command.wait() == 143
+
+
+def test_nothing_to_resume(run):
+    assert "there is no run nonsense here" in refused(run, run_id="nonsense")
+    assert "is not a run id" in refused(run, run_id="../../etc")
+    assert sorted(p.name for p in (run.folder / "runs").iterdir()) == [run.run_id]
+    manifest_of(run).with_name("state.json").write_text("{}")
+    assert "no intact resumable state" in refused(run)
+    shutil.rmtree(run.run_folder / "resume")
+    assert "has no resumable state" in refused(run)
+
+
+@pytest.mark.parametrize("change", [{"experiment": {}}, {"seed": None}, {"overrides": ["nonsense"]}])
+def test_a_foreign_manifest(run, change):
+    manifest = json.loads(manifest_of(run).read_text())
+    manifest_of(run).write_text(json.dumps(manifest | change))
+    refused(run)
+
+
+def test_a_state_of_other_networks_is_a_failure_with_a_message(run):
+    """Checksums that fit, contents that do not: `--accept-changes` cannot help there."""
+    manifest = json.loads(manifest_of(run).read_text())
+    manifest["experiment"]["critic"]["units"] = [9]
+    manifest_of(run).write_text(json.dumps(manifest))
+    said = run.run("run", "--resume", run.run_id, "--accept-changes", code=1)
+    assert "does not fit" in said
+    assert run.status(run.run_id) == "FAILED"
