@@ -44,9 +44,17 @@ def test_counts_of_real_networks(name):
         ("mini-flow-v2", ["world_model.velocity=linear"]),
         (
             "mini-flow-v2",
-            ["world_model.velocity=linear", "world_model.encoder=observation", "world_model.latent_dim=37"],
+            [
+                "world_model.velocity=linear",
+                "world_model.encoder=observation",
+                "world_model.encoder_units=[]",
+                "world_model.latent_dim=37",
+            ],
         ),
-        ("mini-baseline", ["world_model.encoder=observation", "world_model.latent_dim=37"]),
+        (
+            "mini-baseline",
+            ["world_model.encoder=observation", "world_model.encoder_units=[]", "world_model.latent_dim=37"],
+        ),
         ("mini-baseline", ["world_model.reward_head=two_hot"]),
         ("mini-baseline", ["world_model.continuation_units=[32, 16]"]),
         ("mini-baseline", ["critic.ensemble=5", "actor.units=[24]", "critic.units=[24, 16, 8]"]),
