@@ -244,7 +244,7 @@ def test_without_webgl_it_says_so_and_the_curves_work(page):
         assert not state(browser)["webgl"]
         assert browser.find_element("id", "no-webgl").is_displayed()
         assert "WebGL" in text(browser, "no-webgl")
-        browser.execute_script("replay.seek(1.65)")
+        browser.execute_script("replay.pause(); replay.seek(1.65)")
         assert text(browser, "return") == "400"
         assert picture(browser, "timeline").std() > 5
     finally:
