@@ -82,7 +82,9 @@ def _choose(reader: Reader, runs: Sequence[RunRecord], which: str) -> list[tuple
     for run in runs:
         candidates = by_run.get(run.run_id, [])
         if not candidates:
-            tables.err.print(f"{run.run_name} ({run.run_id}) has no checkpoint", markup=False)
+            tables.err.print(
+                f"{run.run_name} ({run.run_id}) has no checkpoint", markup=False, highlight=False, soft_wrap=True
+            )
             continue
         chosen += [(run, candidate) for candidate in pick(candidates, which)]
     return chosen
@@ -139,7 +141,9 @@ def _evaluate_one(
         with checkpoint_folder(reader.store, found) as folder:
             metrics = reevaluator(folder, how).metrics()
     except (BrokenFile, FileNotFoundError) as error:
-        tables.err.print(f"{run.run_name} {found.name}: {error}", style="yellow", markup=False)
+        tables.err.print(
+            f"{run.run_name} {found.name}: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
         return _row(run, found, how, {}, error=str(error))
     record_evaluation(reader.store, run, found, metrics, how)
     return _row(run, found, how, metrics)
@@ -197,4 +201,5 @@ def _print(rows: Sequence[Row]) -> None:
         ],
         right=["episodes", *columns],
     )
-    tables.err.print("The model's guess is what the world model predicts for the same episodes. It is not the result.")
+    warning = "The model's guess is what the world model predicts for the same episodes. It is not the result."
+    tables.err.print(warning, soft_wrap=True)

@@ -95,6 +95,7 @@ def _view() -> dict[str, Any]:
         {
             "uuid": f"flowmbpo-{name}",
             "name": name,
+            "columns": 2,  # three are too narrow for titles beside the list of runs
             "display": True,
             "isReordered": True,
             "deleted": False,
