@@ -140,7 +140,7 @@ def _say(result: RunResult) -> None:
     )
     say = tables.err.print
     if result.message:
-        say(f"[bold]{result.message}[/]", highlight=False)
+        say(result.message, style="bold", markup=False, highlight=False, soft_wrap=True)
     if result.checkpoints:
         say(f"checkpoints  {result.directory}/checkpoints", highlight=False, soft_wrap=True)
     if result.status != "FINISHED":

@@ -13,6 +13,7 @@ import shutil
 from itertools import islice
 from pathlib import Path
 
+from flowmbpo.errors import WorkFailed
 from flowmbpo.tracking.journal import Cursor, CursorFile, Record, read_records
 from flowmbpo.tracking.mlflow_client import Refused
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
@@ -42,8 +43,12 @@ class Delivery:
             return 0
 
     def deliver_some(self) -> bool:
-        """Deliver the next records; False when there are none. Raises Unreachable, and nothing is lost."""
-        batch = list(islice(read_records(self.folder / "journal.jsonl", self.cursor.offset), RECORDS_AT_ONCE))
+        """Deliver the next records; False when there are none. Raises Unreachable, and nothing is lost; WorkFailed when
+        the journal is gone."""
+        try:
+            batch = list(islice(read_records(self.folder / "journal.jsonl", self.cursor.offset), RECORDS_AT_ONCE))
+        except OSError as error:
+            raise WorkFailed(f"{self.folder / 'journal.jsonl'} cannot be read: {error.strerror}") from error
         if not batch:
             return False
         records = [record for record, _ in batch]

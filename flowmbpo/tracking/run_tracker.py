@@ -216,7 +216,8 @@ class RunTracker:
         try:
             self._append(last)
             self._sync()
-            self._courier.finish()
+            gone = not self._journal.path.exists()  # somebody deleted the folder: nothing can be delivered from it
+            self._courier.finish(last if gone else None)
         except WorkFailed:  # the disk is full: the status still reaches the store
             self._courier.finish(last)
         finally:
