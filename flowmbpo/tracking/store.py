@@ -83,8 +83,19 @@ def check_sqlite(path: Path, *, write: bool) -> bool:
     """
     if write:
         _check_writable(path)
+    tables = _tables(path)
+    if tables and "alembic_version" not in tables and _schema_lock_file(path).exists():
+        with schema_lock(path):  # another process may be making the schema at this moment: look again when it is done
+            tables = _tables(path)
+    if tables and "alembic_version" not in tables:
+        raise WorkFailed(f"{path} is a database of something else than MLflow; name another --tracking-uri")
+    return bool(tables)
+
+
+def _tables(path: Path) -> set[str]:
+    """Names of the tables; none for a file that is missing or empty."""
     if not path.exists():
-        return False
+        return set()
     try:
         with connect_readonly(path) as db:
             tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -92,15 +103,13 @@ def check_sqlite(path: Path, *, write: bool) -> bool:
                 db.execute("SELECT version_num FROM alembic_version").fetchall()
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "busy" in str(error):
-            return True  # somebody is writing to it: the writer's own retries deal with that
+            return {"alembic_version"}  # somebody is writing to it: the writer's own retries deal with that
         raise UserError(
             f"{path} cannot be opened ({error}); check its permissions, or name another --tracking-uri"
         ) from None
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from None
-    if tables and "alembic_version" not in tables:
-        raise WorkFailed(f"{path} is a database of something else than MLflow; name another --tracking-uri")
-    return bool(tables)
+    return tables
 
 
 def damaged(path: Path, error: Exception) -> WorkFailed:
@@ -137,6 +146,10 @@ def connect_readonly(path: Path) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def schema_lock(path: Path) -> Iterator[None]:
     """Held while MLflow opens a database: its migrations fail when several processes run them at once."""
-    with open(path.with_name(path.name + ".lock"), "a") as handle:
+    with open(_schema_lock_file(path), "a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def _schema_lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")

@@ -3,13 +3,14 @@
 import os
 import random
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.mlflow_client import open_client
 from flowmbpo.tracking.reader import open_reader
-from flowmbpo.tracking.store import check_sqlite, resolve_store
+from flowmbpo.tracking.store import check_sqlite, resolve_store, schema_lock
 
 
 def test_the_default_lies_in_the_working_directory(tmp_path, monkeypatch):
@@ -100,3 +101,18 @@ def test_a_file_where_a_folder_is_needed(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):
         open_client(resolve_store("sqlite:///file/sub/mlflow.db", tmp_path), write=True)
+
+
+def test_a_schema_that_another_process_is_making_is_waited_for(tmp_path):
+    """MLflow makes its tables first and their version last; half of it is no database of another program."""
+    path = tmp_path / "mlflow.db"
+    maker = sqlite3.connect(path, isolation_level=None)
+    with ThreadPoolExecutor(1) as pool:
+        with schema_lock(path):
+            maker.execute("CREATE TABLE runs (run_uuid TEXT)")
+            answer = pool.submit(check_sqlite, path, write=True)
+            with pytest.raises(TimeoutError):
+                answer.result(0.2)
+            maker.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        assert answer.result(60)
+    maker.close()
