@@ -226,9 +226,13 @@ class PWM:
     # --- world model -------------------------------------------------------------------------------------------------
 
     def update_world_model(self) -> Statistics:
-        """`wm_updates` steps on replayed sequences; the first time, after the warm-up, `wm_first_updates`."""
+        """`wm_updates` steps on replayed sequences; the first time, after the warm-up, `wm_first_updates`.
+
+        No update while no stored episode is long enough for one sequence.
+        """
         self._imagined = None  # its graph ends here
-        if self.epoch + 1 < self.train.warmup_epochs:
+        warming_up = self.epoch + 1 < self.train.warmup_epochs
+        if warming_up or not len(self.collector.replay.starts(self.train.sequence_length)):
             return {}
         count = self.train.wm_updates if self._model_is_trained else self.train.wm_first_updates
         sums: Statistics = {}
@@ -269,7 +273,7 @@ class PWM:
     def diagnose(self) -> Statistics:
         """Open-loop latent errors on replayed sequences; empty while no episode has lasted long enough."""
         steps = max(HORIZONS)
-        if not len(self.collector.replay.starts(steps)):
+        if steps >= self.collector.replay.rows or not len(self.collector.replay.starts(steps)):
             return {}
         # A generator of its own: measuring must not change what training draws next.
         generator = torch.Generator(self.device).manual_seed(0)

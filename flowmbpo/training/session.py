@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,7 +125,6 @@ def _train(
     keeper: Keeper,
     state: checkpoint.Checkpoint | None,
 ) -> RunResult:
-    begin = time.monotonic()
     files = keeper.files
     last = experiment.train.max_epochs
     trainer = Trainer(
@@ -172,7 +170,7 @@ def _train(
         peak_reward=trainer.peak_reward,
         final_reward=trainer.final_reward,
         eval_reward=trainer.keeper.best_reward if trainer.keeper.best_reward > float("-inf") else None,
-        wall_seconds=time.monotonic() - begin,
+        wall_seconds=trainer.elapsed,
         checkpoints=[str(files.checkpoint(epoch)) for epoch in files.checkpoint_epochs()],
         directory=str(files.root),
         exit_code=1 if failure else stop.exit_code,

@@ -93,12 +93,13 @@ class Trainer:
         evaluated = -1
         while self.epoch < self.stop_epoch and not self.stop and not self._out_of_time():
             self._run_epoch()
-            if self.epoch % spec.train.log_interval == 0 or self.epoch == self.stop_epoch:
-                self._log()
             numbered = self.epoch % spec.train.checkpoint_interval == 0
-            if numbered or self.epoch % spec.evaluation.interval == 0:
-                self._evaluate()
+            last = self.epoch == self.stop_epoch
+            if numbered or last or self.epoch % spec.evaluation.interval == 0:
+                self._evaluate()  # before the point is shown, so that it carries this evaluation and not an older one
                 evaluated = self.epoch
+            if last or self.epoch % spec.train.log_interval == 0:
+                self._log()
             if numbered or time.monotonic() - self._resumable_at > RESUMABLE_SECONDS:
                 self.preserve()
         if not self.stop and evaluated != self.epoch:
@@ -127,6 +128,7 @@ class Trainer:
             start = time.perf_counter()
             for key, value in phase().items():
                 self._sums[key] = self._sums[key] + value if key in self._sums else value
+                self._counts[key] = self._counts.get(key, 0) + 1  # a phase that rests, as in the warm-up, says nothing
             self.synchronize()
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
         self._seconds["epoch"] = self._seconds.get("epoch", 0.0) + time.perf_counter() - begin
@@ -137,6 +139,7 @@ class Trainer:
 
     def _reset_sums(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
         self._epochs_summed = 0
 
@@ -146,8 +149,8 @@ class Trainer:
         self._seconds["tracking"] = self._seconds.get("tracking", 0.0) + self.tracker.seconds - self._tracked
         self._tracked = self.tracker.seconds
         names = list(self._sums)
-        values = torch.stack([self._sums[name].float() for name in names]).div(count).tolist() if names else []
-        metrics = dict(zip(names, values, strict=True))
+        sums = torch.stack([self._sums[name].float() for name in names]).tolist() if names else []
+        metrics = {name: total / self._counts[name] for name, total in zip(names, sums, strict=True)}
         metrics |= self.env.statistics()
         metrics |= {f"perf/{name}_seconds": seconds / count for name, seconds in self._seconds.items()}
         metrics["perf/env_steps_per_second"] = count * self.algorithm.env_steps_per_epoch / self._seconds["epoch"]
@@ -214,7 +217,6 @@ class Trainer:
         self.tracker.log(metrics, self.env_steps)
         self.metrics |= metrics
         self.keeper.deploy(self.algorithm.deployable_state(), self.epoch, self.env_steps, evaluation)
-        self.watcher.progress(self._progress())
         return evaluation
 
     def preserve(self) -> None:
@@ -230,6 +232,7 @@ class Trainer:
             "random": checkpoint.random_states(),
             "monitor": self.monitor.state_dict(),
             "sums": dict(self._sums),
+            "counts": dict(self._counts),
             "trainer": {
                 "epoch": self.epoch,
                 "peak_reward": self.peak_reward,
@@ -256,4 +259,5 @@ class Trainer:
         self._epochs_summed = counters["epochs_summed"]
         self._seconds = dict(counters["seconds"])
         self._sums = dict(state["sums"])
+        self._counts = dict(state["counts"])
         checkpoint.restore_random_states(state["random"])

@@ -206,3 +206,23 @@ def test_memory_of_the_loop_does_not_grow_with_epochs(tmp_path):
     trainer.algorithm.begin_epoch = begin
     trainer.train()
     assert max(counts) - min(counts) <= 2, counts
+
+
+def test_means_are_over_the_epochs_that_had_a_value(tmp_path):
+    """The world model rests in epoch 1 (warm-up), so the point after epoch 2 is what epoch 2 alone said."""
+    trainer = make(tmp_path, tiny(max_epochs=2, imagination="from_visited", warmup_epochs=2))
+    said, update = [], trainer.algorithm.update_world_model
+    trainer.algorithm.update_world_model = lambda: said.append(update()) or said[-1]
+    trainer.train()
+    assert said[0] == {}
+    found = points(trainer)[2 * 16 * 4, "train/world_model_loss"]
+    assert found == pytest.approx(said[1]["train/world_model_loss"].item())
+
+
+def test_a_replay_too_small_for_the_diagnostics_or_for_now_is_no_crash(tmp_path):
+    """16-step diagnostics do not fit into 10 rows, and after some epochs no sequence of 8 lies within one episode."""
+    experiment = tiny(max_epochs=6, replay_capacity=4 * 10, wm_sequence_length=8, wm_batch_size=4)
+    trainer = make(tmp_path, experiment)
+    trainer.train()
+    assert trainer.epoch == 6
+    assert not any(name.startswith("model/latent_error") for _, name in points(trainer))
