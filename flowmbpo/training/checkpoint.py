@@ -154,6 +154,9 @@ def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:
             shutil.rmtree(files.checkpoint(epoch), ignore_errors=True)
     for epoch in files.resume_epochs()[:-resumables]:
         shutil.rmtree(files.resume / epoch_folder(epoch), ignore_errors=True)
+    for folder in (files.checkpoints, files.resume):  # what a killed process was writing; only one trains a run
+        for unfinished in folder.glob(".epoch-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def to_cpu(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,14 +88,16 @@ def test_kill_9_at_random_moments(work, new_workplace):
         command.process.join(moments.uniform(0.0, 0.3))
         command.send(signal.SIGKILL)
         assert command.wait() == 128 + signal.SIGKILL, command.text
-        reached = 1 + max(json.loads(line)["metrics"]["train/epoch"] for line in journal(work, "train/epoch"))
-        assert max(work.states()) >= reached - 1 - 2 * 10  # one interval, and the state being written at that moment
+        reached = max(json.loads(line)["metrics"]["train/epoch"] for line in journal(work, "train/epoch"))
+        assert max(work.states()) >= reached - 10
         arguments = ["run", "--resume", work.run_id]
     assert work.status(work.run_id) == "RUNNING"  # nobody could say anything else
     assert '"KILLED"' in work.run("runs", "--json")
     assert work.status(work.run_id) == "KILLED"
+    (work.run_folder / "resume" / ".epoch-000010.123.tmp").mkdir()  # as a kill in the middle of writing leaves it
     last = int(reached) + 13
     work.run(*arguments, "--epochs", last)
+    assert not [path for path in work.run_folder.glob("*/.*") if path.is_dir()]
     assert_continues_as_if_never_interrupted(work, new_workplace, last)
 
 
