@@ -12,6 +12,7 @@ from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
 from flowmbpo.errors import UserError
 from flowmbpo.spec.registry import load_registry
+from flowmbpo.tracking.store import resolve_store
 
 if TYPE_CHECKING:
     from flowmbpo.spec.schema import Experiment
@@ -59,6 +60,7 @@ def run(
         chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
         plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
     if dry_run:
+        _check_surroundings(device, tracking_uri, resume)
         _show_plan(plan, as_json)
         return
 
@@ -96,6 +98,19 @@ def _refuse_with_resume(
     wrong = [name for name, value in given.items() if value]
     if wrong:
         raise UserError(f"--resume continues a run as it was started; leave out {', '.join(wrong)}")
+
+
+def _check_surroundings(device: str, tracking_uri: str | None, resume: str | None) -> None:
+    """What a dry run can tell beyond the spec. Torch is loaded only where the answer depends on it."""
+    resolve_store(tracking_uri)
+    if device != "auto":
+        from flowmbpo.training.devices import choose_device
+
+        choose_device(device)
+    if resume:
+        from flowmbpo.training.session import resumable
+
+        resumable(resume)
 
 
 def _show_plan(plan: list[tuple[Experiment, int]], as_json: bool) -> None:

@@ -60,14 +60,8 @@ def train(
         return _train(experiment, seed, where, watcher, stop, device, built, tracker, keeper, None)
 
 
-def resume(
-    run_id: str, where: Surroundings, watcher: Watcher, *, registry: Path | None, accept_changes: bool
-) -> RunResult:
-    """Continue the run `run_id` of this directory, bit for bit where it was.
-
-    Raises UserError, before anything is built or changed, when there is nothing to continue, when another process
-    trains the run, and, unless `accept_changes`, when its registry entry or the code has changed.
-    """
+def resumable(run_id: str) -> RunFiles:
+    """The files of a run of this directory that has something to continue from. Raises UserError."""
     files = RunFiles.of(run_id)
     if not files.root.is_dir():
         raise UserError(
@@ -76,6 +70,18 @@ def resume(
         )
     if not files.resume_epochs():
         raise UserError(f"run {run_id} has no resumable state in {files.resume}; start it again")
+    return files
+
+
+def resume(
+    run_id: str, where: Surroundings, watcher: Watcher, *, registry: Path | None, accept_changes: bool
+) -> RunResult:
+    """Continue the run `run_id` of this directory, bit for bit where it was.
+
+    Raises UserError, before anything is built or changed, when there is nothing to continue, when another process
+    trains the run, and, unless `accept_changes`, when its registry entry or the code has changed.
+    """
+    files = resumable(run_id)
     store = resolve_store(where.tracking_uri)
     lock = RunLock(files.root)
     with watch_signals() as stop, ExitStack() as stack:
