@@ -28,12 +28,12 @@ def reward_is_lost_after_epoch_11():
     PointMassEnv.step = step
 
 
-def test_too_many_bad_values_fail_the_run_and_name_where_they_arose(work):
-    work.run(
-        "run", "small", "--epochs", 40, "--set", "train.nonfinite_limit=3", code=1, before=reward_is_lost_after_epoch_11
-    )
-    said = work.commands[-1].text
-    assert "diverged by epoch 12" in said
+@pytest.mark.parametrize(("log_interval", "noticed"), [(1, 12), (1000, 15)])  # the latter before an evaluation
+def test_too_many_bad_values_fail_the_run_and_name_where_they_arose(work, log_interval, noticed):
+    arguments = ["run", "small", "--epochs", 40, "--set", "train.nonfinite_limit=3"]
+    arguments += ["--set", f"train.log_interval={log_interval}"]
+    said = work.run(*arguments, code=1, before=reward_is_lost_after_epoch_11)
+    assert f"diverged by epoch {noticed}" in said
     assert "environment" in said
     assert "3 are allowed" in said
     assert work.status(work.run_id) == "FAILED"
@@ -42,7 +42,7 @@ def test_too_many_bad_values_fail_the_run_and_name_where_they_arose(work):
     assert state is not None
     assert not problems
     assert state.epoch == 10
-    history = work.histories(work.run_id)["train/nonfinite_updates"]
+    history = work.histories(work.run_id).get("train/nonfinite_updates", [])
     assert all(value == 0 for _, value in history)
     work.run("run", "--resume", work.run_id, "--epochs", 12)  # the cause is gone: it goes on from before
     assert work.status(work.run_id) == "FINISHED"
