@@ -169,7 +169,7 @@ def _row(
         "episodes": how.episodes,
         **dict.fromkeys(expected),
         **figures,
-        "up_to_date": skipped,
+        "skipped": skipped,
         "error": error,
     }
 
@@ -195,7 +195,10 @@ def _print(rows: Sequence[Row]) -> None:
                 row["checkpoint"],
                 row["episodes"],
                 *(row.get(key) for key in columns.values()),
-                row["error"] or ("up to date" if row["up_to_date"] else ""),
+                row["error"]
+                or (
+                    "up to date" if row["skipped"] else "" if row["recorded"] else "shown only: judged over more before"
+                ),
             ]
             for row in rows
         ],

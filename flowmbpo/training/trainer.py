@@ -188,9 +188,14 @@ class Trainer:
             )
             self._refused = total
             if total > limit:
+                kept = self.keeper.files.checkpoint_epochs()
                 raise WorkFailed(
                     f"diverged by epoch {self.epoch}: {total} non-finite values ({where}); {limit} are allowed. "
-                    f"The checkpoints in {self.keeper.files.checkpoints} are from before"
+                    + (
+                        f"The checkpoints in {self.keeper.files.checkpoints} are from before"
+                        if kept
+                        else "It was too early for a checkpoint"
+                    )
                 )
         return total
 

@@ -140,12 +140,12 @@ def test_results_belong_to_the_checkpoints_in_mlflow(flowmbpo, here, run_id):
 
 def test_rerun_all_skips_what_is_up_to_date(flowmbpo, here):
     first = flowmbpo("eval", "--rerun-all", "--episodes", 4, "--json").json()
-    assert [(row["epoch"], row["up_to_date"]) for row in first] == [(20, False), (40, False)]
+    assert [(row["epoch"], row["skipped"]) for row in first] == [(20, False), (40, False)]
     again = flowmbpo("eval", "--rerun-all", "--episodes", 4, "--json").json()
-    assert [(row["epoch"], row["up_to_date"]) for row in again] == [(20, True), (40, True)]
+    assert [(row["epoch"], row["skipped"]) for row in again] == [(20, True), (40, True)]
     assert [row["mean_reward"] for row in again] == pytest.approx([row["mean_reward"] for row in first])
     other = flowmbpo("eval", "--rerun-all", "--episodes", 5, "--json").json()
-    assert not any(row["up_to_date"] for row in other)
+    assert not any(row["skipped"] for row in other)
 
 
 def test_rerun_all_goes_on_where_it_was_interrupted(flowmbpo, here, run_id, monkeypatch):
@@ -164,7 +164,7 @@ def test_rerun_all_goes_on_where_it_was_interrupted(flowmbpo, here, run_id, monk
     assert flowmbpo("eval", "--rerun-all", "--episodes", 4).code == 130
     monkeypatch.setattr(Reevaluator, "__call__", call)
     rows = flowmbpo("eval", "--rerun-all", "--episodes", 4, "--json").json()
-    assert [row["up_to_date"] for row in rows] == [True, False]
+    assert [row["skipped"] for row in rows] == [True, False]
 
 
 def test_a_broken_checkpoint_is_told_and_the_rest_goes_on(flowmbpo, here):
