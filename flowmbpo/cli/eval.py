@@ -195,10 +195,7 @@ def _print(rows: Sequence[Row]) -> None:
                 row["checkpoint"],
                 row["episodes"],
                 *(row.get(key) for key in columns.values()),
-                row["error"]
-                or (
-                    "up to date" if row["skipped"] else "" if row["recorded"] else "shown only: judged over more before"
-                ),
+                row["error"] or ("up to date" if row["skipped"] else ""),
             ]
             for row in rows
         ],
