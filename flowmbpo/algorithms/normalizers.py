@@ -71,7 +71,7 @@ class ObservationNormalizer:
     def __call__(self, obs: Tensor) -> Tensor:
         """`[..., O]` -> `[..., O]`."""
         if not self.enabled:
-            return obs
+            return obs.clone()  # never the environment's own buffer, which changes with its next step
         return torch.sub(obs, self._mean).mul_(self._inverse_std).clamp_(-self.LIMIT, self.LIMIT)
 
     def state_dict(self) -> dict[str, Any]:

@@ -106,9 +106,9 @@ def _select(runs: Sequence[RunRecord], selector: str) -> list[RunRecord]:
         return begun
     names = sorted({run.name for run in runs})
     near = get_close_matches(selector, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise UserError(
-        f"no run matches {selector!r}{hint}. There are runs of {', '.join(names[:20])}"
+        f"no run matches {selector!r}{hint} There are runs of {', '.join(names[:20])}"
         f"{', ...' if len(names) > 20 else ''}; `flowmbpo runs` lists them with their ids"
     )
 

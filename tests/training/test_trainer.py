@@ -226,3 +226,12 @@ def test_a_replay_too_small_for_the_diagnostics_or_for_now_is_no_crash(tmp_path)
     trainer.train()
     assert trainer.epoch == 6
     assert not any(name.startswith("model/latent_error") for _, name in points(trainer))
+
+
+def test_an_observation_latent_trains_beside_the_real_rollout_too(tmp_path):
+    """Without normalisation and encoder the latent is the observation; it must not be the environment's buffer."""
+    spec = tiny(max_epochs=3)
+    model = spec.world_model.model_copy(update={"encoder": "observation", "encoder_units": (), "latent_dim": 2})
+    trainer = make(tmp_path, spec.model_copy(update={"world_model": model}))
+    trainer.train()
+    assert trainer.epoch == 3
