@@ -123,9 +123,7 @@ def test_no_cycles_between_rooms():
     }
 
     def reaches(start: str, goal: str, seen: frozenset[str] = frozenset()) -> bool:
-        return any(
-            nxt == goal or reaches(nxt, goal, seen | {nxt}) for nxt in edges[start] - seen if nxt not in seen
-        )
+        return any(nxt == goal or reaches(nxt, goal, seen | {nxt}) for nxt in edges[start] - seen if nxt not in seen)
 
     assert not [room for room in ROOMS if reaches(room, room)]
 
