@@ -227,6 +227,9 @@ class TrainSpec(Section):
     checkpoint_interval: PositiveInt = Field(500, description="epochs between numbered checkpoints")
     log_interval: PositiveInt = Field(10, description="epochs between logged points")
     nonfinite_limit: PositiveInt = Field(10, description="refused (non-finite) updates before the run fails")
+    on_collapse: Literal["continue", "stop"] = Field(
+        "continue", description="a collapse (R below half of its peak for 20 points) is told, or also ends the run"
+    )
 
     @property
     def sequence_length(self) -> int:

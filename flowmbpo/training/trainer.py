@@ -77,6 +77,7 @@ class Trainer:
         self.final_reward: float | None = None
         self.metrics: dict[str, float] = {}
         self.monitor = CollapseMonitor()
+        self._collapsed = False  # and the spec says that this ends the run
         self._elapsed_before = 0.0  # seconds of training before this process resumed it
         self._started = self._resumable_at = time.monotonic()
         self._preserved = -1  # epoch of the newest resumable state
@@ -91,7 +92,7 @@ class Trainer:
         spec = self.experiment
         self._started = self._resumable_at = time.monotonic()
         evaluated = -1
-        while self.epoch < self.stop_epoch and not self.stop and not self._out_of_time():
+        while self.epoch < self.stop_epoch and not (self.stop or self._collapsed or self._out_of_time()):
             self._run_epoch()
             numbered = self.epoch % spec.train.checkpoint_interval == 0
             last = self.epoch == self.stop_epoch
@@ -168,9 +169,10 @@ class Trainer:
         self.final_reward = reward
         self.peak_reward = reward if self.peak_reward is None else max(self.peak_reward, reward)
         if self.monitor.observe(reward):
+            self._collapsed = self.experiment.train.on_collapse == "stop"
             self.watcher.message(
                 f"epoch {self.epoch}: the policy has collapsed: R {reward:.0f}, peak {self.monitor.peak:.0f}. "
-                "The best evaluated checkpoint is kept",
+                f"The best evaluated checkpoint is kept{', and the run ends here' if self._collapsed else ''}",
                 warning=True,
             )
             self.tracker.tags({"flowmbpo.collapsed_at_epoch": str(self.epoch)})

@@ -11,6 +11,7 @@ from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import MemoryTracker
 from flowmbpo.training import builder, checkpoint
 from flowmbpo.training.keeper import Keeper
+from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.run_files import RunFiles
 from flowmbpo.training.signals import StopRequest
 from flowmbpo.training.trainer import Trainer
@@ -235,3 +236,22 @@ def test_an_observation_latent_trains_beside_the_real_rollout_too(tmp_path):
     trainer = make(tmp_path, spec.model_copy(update={"world_model": model}))
     trainer.train()
     assert trainer.epoch == 3
+
+
+@pytest.mark.parametrize(("choice", "epochs"), [("stop", 4), ("continue", 8)])
+def test_a_collapse_can_end_the_run(tmp_path, choice, epochs):
+    """R 1,000 at epoch 2, then 10: with a patience of one point the collapse is established at epoch 4."""
+    trainer = make(tmp_path, tiny(on_collapse=choice))
+    trainer.monitor = CollapseMonitor(patience=1)
+    rewards = iter([1000.0, 10.0, 10.0, 10.0])
+    trainer.env.statistics = lambda: {"train/episode_reward": next(rewards), "train/episode_length": 20.0}
+    trainer.train()
+    assert trainer.epoch == epochs
+    assert trainer.keeper.files.resume_epochs() == [epochs]
+    tracker, watcher = trainer.tracker, trainer.watcher
+    assert isinstance(tracker, MemoryTracker)
+    assert isinstance(watcher, QuietWatcher)
+    assert tracker.tag_values["flowmbpo.collapsed_at_epoch"] == "4"
+    (warning,) = (text for text, serious in watcher.messages if serious)
+    assert "R 10, peak 1000" in warning
+    assert ("ends here" in warning) == (choice == "stop")
