@@ -54,11 +54,6 @@ def view_url(server: str, experiment_id: str) -> str:
     return f"{server}/#/experiments/{experiment_id}/runs?{options}"
 
 
-def run_url(server: str, experiment_id: str, mlflow_run_id: str) -> str:
-    """Address of one run."""
-    return f"{server}/#/experiments/{experiment_id}/runs/{mlflow_run_id}"
-
-
 def server_of(store: Store, port: int) -> str:
     """The UI's address: the server itself, or the one that `flowmbpo ui` starts for a local store."""
     return store.uri if store.is_server else f"http://127.0.0.1:{port}"

@@ -159,15 +159,6 @@ def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def to_cpu(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A detached copy on the host, for a state that is written while training goes on."""
-    skeleton, tensors = state_tree.split(dict(state))
-    copied = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-    result = state_tree.join(skeleton, copied)
-    assert isinstance(result, dict)
-    return result
-
-
 def random_states() -> dict[str, Any]:
     """Torch's global random state (networks draw from explicit generators, which carry their own)."""
     state: dict[str, Any] = {"torch": torch.get_rng_state()}

@@ -14,7 +14,7 @@ from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training import checkpoint
 from flowmbpo.training.episodes import EpisodeRecorder
-from flowmbpo.training.evaluator import Evaluation, Evaluator, Policy
+from flowmbpo.training.evaluator import Evaluator, Policy
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.progress import Progress, Watcher
@@ -215,7 +215,7 @@ class Trainer:
 
     # --- what is kept ------------------------------------------------------------------------------------------------
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluate(self) -> None:
         self._check_finite()
         evaluation = self.evaluator(self.algorithm.policy())
         metrics = evaluation.metrics()
@@ -224,7 +224,6 @@ class Trainer:
         self.tracker.log(metrics, self.env_steps)
         self.metrics |= metrics
         self.keeper.deploy(self.algorithm.deployable_state(), self.epoch, self.env_steps, evaluation)
-        return evaluation
 
     def preserve(self) -> None:
         """Write everything that bit-exact continuation needs. Raises WorkFailed rather than keep a diverged state."""
