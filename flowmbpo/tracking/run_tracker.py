@@ -120,7 +120,7 @@ class RunTracker:
             ) from None
         self._courier = courier
         self._step = 0
-        self._time = (-1, 0)  # step and time of the latest point
+        self._times: dict[int, int] = {}  # of the latest step, and of those before a resume
         self._status: Status = "RUNNING"
         self._logged: dict[str, int] = {}  # last step of each metric before a resume
         self._checkpoints: set[str] = set()
@@ -153,6 +153,7 @@ class RunTracker:
     def continue_(self) -> None:
         for record, _ in read_records(self._journal.path):
             if record["op"] == "metrics":
+                self._times[record["step"]] = record["time"]
                 for name in record["metrics"]:
                     self._logged[name] = max(record["step"], self._logged.get(name, 0))
             elif record["op"] == "checkpoint":
@@ -233,10 +234,11 @@ class RunTracker:
         self.finish(status_after(kind))
 
     def _time_of(self, step: int) -> int:
-        """Now, but one time for everything said at one step: a value that is logged twice there is one point."""
-        if self._time[0] != step:
-            self._time = (step, _now_ms())
-        return self._time[1]
+        """Now, but one time for everything said at one step: a value that is logged twice there is one point, also
+        when the run was killed after it was logged and before its checkpoint was."""
+        if step not in self._times:
+            self._times = {**{known: at for known, at in self._times.items() if known > step}, step: _now_ms()}
+        return self._times[step]
 
     def _append(self, record: Record) -> None:
         try:

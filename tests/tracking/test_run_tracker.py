@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 from mlflow_server import history
@@ -154,6 +155,24 @@ def test_a_resumed_run_has_no_point_twice_and_none_missing(store, about, client,
     assert history(client, tracker.run_id, "train/epoch") == [(100 * n, float(n)) for n in range(1, 12)]
     assert len(history(client, tracker.run_id, "perf/epoch_seconds")) == 11
     assert len(client.search_logged_models([client.get_experiment_by_name("flowmbpo").experiment_id])) == 1
+
+
+def test_an_evaluation_whose_checkpoint_a_kill_prevented_is_one_point_after_all(store, about, client, tmp_path):
+    """Killed between the two lines of the journal that both carry the evaluation."""
+    evaluation, step = {"eval/mean_reward": 5.0}, 5 * 2048
+    with start_run(store, about, tmp_path / "runs") as tracker:
+        tracker.log({"train/epoch": 4.0}, step=4 * 2048)
+        tracker.log(evaluation, step=step)
+        tracker.finish("KILLED")
+    time.sleep(0.002)  # MLflow's times are whole milliseconds
+    with resume_run(store, tracker.run_id, tmp_path / "runs") as again:  # from the checkpoint of epoch 3
+        for epoch in (4, 5, 6):
+            again.log({"train/epoch": float(epoch)}, step=epoch * 2048)
+            if epoch == 5:
+                again.log(evaluation, step=step)
+                deploy(again, 5, evaluation)
+    assert history(client, tracker.run_id, "eval/mean_reward") == [(step, 5.0)]
+    assert history(client, tracker.run_id, "train/epoch") == [(n * 2048, float(n)) for n in (4, 5, 6)]
 
 
 def test_a_second_process_may_not_train_the_same_run(store, about, tmp_path):
