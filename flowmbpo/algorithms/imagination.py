@@ -39,15 +39,22 @@ Step = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def imagine(
-    world_model: WorldModel, actor: Actor, z: Tensor, *, horizon: int, generator: torch.Generator
+    world_model: WorldModel,
+    actor: Actor,
+    z: Tensor,
+    *,
+    horizon: int,
+    generator: torch.Generator,
+    reacting: bool = True,
 ) -> Transitions:
     """`horizon` steps of the sampling policy from latents z `[B, Z]`.
 
-    The gradient also runs through the policy's reaction to the states that its earlier actions led to (Dreamer, SHAC).
+    When `reacting`, the gradient also runs through the policy's reaction to the states that its earlier actions led to
+    (Dreamer, SHAC); otherwise it counts only what the actions do, as in `imagine_alongside`.
     """
     steps: list[Step] = []
     for _ in range(horizon):
-        action = actor.sample(z, generator)
+        action = actor.sample(z if reacting else z.detach(), generator)
         z_next = world_model.next(z, action)
         steps.append((z, z_next, world_model.reward(z, action), world_model.continuation(z, action)))
         z = z_next

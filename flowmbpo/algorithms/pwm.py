@@ -4,7 +4,7 @@ Not here: networks (`models`), environments, logging, files. What the training l
 
 - `begin_epoch(epoch)` sets the learning rates, then each of `phases` once, in order: rollout, actor, critic,
   world_model. A phase returns detached 0-d tensors by metric name.
-- `policy()` is the deterministic policy for evaluation; `diagnose()` measures the world model on replay.
+- `policy()` is the deterministic policy for evaluation; `diagnose()` measures the world model on held-out episodes.
 - `state_dict()` holds all that an exact continuation needs except the environment's own state; `deployable_state()`
   what acting needs.
 
@@ -36,15 +36,17 @@ from flowmbpo.algorithms.imagination import (
     imagine_alongside,
     values_at_segment_ends,
 )
+from flowmbpo.algorithms.measurement import measure
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, frozen, scheduled_rate
 from flowmbpo.algorithms.policy import DeterministicPolicy
+from flowmbpo.algorithms.replay import Replay
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.algorithms.value_learning import fit_values
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.averaging import update_average_
 from flowmbpo.models.critic import Critic
-from flowmbpo.models.diagnostics import HORIZONS, open_loop_error, reward_fit
+from flowmbpo.models.diagnostics import reward_fit
 from flowmbpo.models.world_model import WorldModel
 from flowmbpo.spec.schema import ActorSpec, CriticSpec, TrainSpec
 
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from flowmbpo.envs.contract import Env
 
 Statistics = dict[str, Tensor]
-DIAGNOSTIC_SEQUENCES = 256
 
 
 class PWM:
@@ -123,6 +124,24 @@ class PWM:
     def nonfinite(self) -> dict[str, Tensor]:
         """Refused updates, and real steps with a value that is not finite, so far."""
         return {"environment": self._bad_steps, **{name: o.refused for name, o in self.optimizers.items()}}
+
+    @property
+    def reacting(self) -> bool:
+        """Whether the actor's gradient includes how the policy will react to the states that its actions lead to."""
+        return self.train.imagination == "from_visited"
+
+    @property
+    def rollouts_per_actor_update(self) -> int:
+        return self.actor_spec.imagined_batch_size if self.reacting else self.train.num_envs
+
+    @property
+    def dynamics_evaluations(self) -> int:
+        """Evaluations of the dynamics network per epoch, one per state: what flows with more substeps pay for."""
+        dynamics, train = self.world_model.dynamics, self.train
+        imagined = self.actor_spec.updates * self.rollouts_per_actor_update * train.horizon
+        replayed = train.wm_updates * train.wm_batch_size * train.sequence_length
+        per_step = dynamics.evaluations_per_step
+        return round(imagined * per_step + replayed * (per_step + dynamics.loss_evaluations))
 
     @property
     def _model_is_trained(self) -> bool:
@@ -270,16 +289,9 @@ class PWM:
             reencode_interval=self.train.horizon if open_loop else 1,
         )
 
-    def diagnose(self) -> Statistics:
-        """Open-loop latent errors on replayed sequences; empty while no episode has lasted long enough."""
-        steps = max(HORIZONS)
-        if steps >= self.collector.replay.rows or not len(self.collector.replay.starts(steps)):
-            return {}
-        # A generator of its own: measuring must not change what training draws next.
-        generator = torch.Generator(self.device).manual_seed(0)
-        batch = self.collector.replay.sample(DIAGNOSTIC_SEQUENCES, steps, generator)
-        errors = open_loop_error(self.world_model, self.observations(batch.obs), batch.actions)
-        return {f"model/{name}": value for name, value in errors.items() if not name.endswith("_relative")}
+    def diagnose(self, held_out: Replay) -> Statistics:
+        """Measure the world model and the actor's gradient on real episodes that training never sees."""
+        return measure(self, held_out)
 
     def deployable_state(self) -> dict[str, Any]:
         """What acting and predicting need."""

@@ -67,6 +67,12 @@ class Replay:
         self._obs[self._head, columns] = step.obs
         self._boundary[self._head, columns] = True
 
+    def clear(self) -> None:
+        """Forget every transition."""
+        self._forget_positions()
+        self._boundary.fill_(True)
+        self._head.zero_()
+
     def starts(self, length: int) -> Tensor:
         """Every position `row * num_envs + environment` where a sequence of `length` transitions starts."""
         found = self._starts.get(length)

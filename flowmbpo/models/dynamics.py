@@ -28,6 +28,9 @@ class Dynamics(nn.Module, ABC):
     evaluations_per_step: int
     """Network evaluations of one call of `next`."""
 
+    loss_evaluations: float
+    """Further network evaluations per sample of one call of `loss` that is given `z_next`."""
+
     @abstractmethod
     def next(self, z: Tensor, action: Tensor) -> Tensor:
         """Latent after one control step: z `[..., Z]`, action `[..., A]` -> `[..., Z]`, differentiable."""
@@ -58,6 +61,7 @@ class MLPDynamics(Dynamics):
     """
 
     evaluations_per_step = 1
+    loss_evaluations = 0.0
 
     def __init__(
         self,

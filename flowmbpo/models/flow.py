@@ -79,6 +79,8 @@ class FlowDynamics(Dynamics):
     conditions = 1
     """Scalars that the velocity network sees beside z and a."""
 
+    loss_evaluations = 1.0
+
     def __init__(
         self,
         *,

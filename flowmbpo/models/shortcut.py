@@ -26,6 +26,7 @@ class ShortcutDynamics(FlowDynamics):
     """
 
     conditions = 2
+    loss_evaluations = 1.0 + 3.0 / CONSISTENCY_SHARE
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class Encoder(nn.Sequential):
             *(NormedLinear(a, b, find_activation(activation)) for a, b in itertools.pairwise(widths)),
             NormedLinear(widths[-1], latent_dim, SimNorm(simnorm_dim)),
         )
+        self.simnorm_dim = simnorm_dim
         init_truncated_normal_(self)
 
 
@@ -50,6 +51,8 @@ class WorldModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.simplex_group = encoder.simnorm_dim if isinstance(encoder, Encoder) else None
+        """Features per simplex of the latent, None where it is no simplex."""
         self.dynamics = dynamics
         self.reward_head = reward_head
         self.continuation_head = continuation_head

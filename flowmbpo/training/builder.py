@@ -10,6 +10,7 @@ from torch import nn
 
 from flowmbpo.algorithms.policy import DeterministicPolicy
 from flowmbpo.algorithms.pwm import PWM
+from flowmbpo.algorithms.replay import Replay
 from flowmbpo.envs import make_env
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
@@ -25,6 +26,8 @@ from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.seeding import Seeds
 from flowmbpo.training.tensor_files import BrokenFile
 
+HELD_OUT_STEPS = 1000  # of each evaluation environment; longer episodes keep their ends
+
 
 @dataclass(frozen=True)
 class Built:
@@ -33,6 +36,8 @@ class Built:
     env: EpisodeRecorder
     algorithm: PWM
     evaluator: Evaluator
+    held_out: Replay
+    """Where evaluation episodes are kept, for measuring the world model on what it was not trained on."""
 
 
 def build(experiment: Experiment, seed: int, device: str) -> Built:
@@ -52,7 +57,15 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
         generator=torch.Generator(device).manual_seed(seeds.algorithm),
     )
     evaluation = experiment.evaluation
-    return Built(env, algorithm, build_evaluator(experiment, evaluation.episodes, evaluation.seed, device))
+    held_out = Replay(
+        capacity=evaluation.episodes * (min(env.episode_length, HELD_OUT_STEPS) + 2),  # and a row where it ends
+        num_envs=evaluation.episodes,
+        obs_dim=env.obs_dim,
+        action_dim=env.action_dim,
+        device=env.device,
+    )
+    evaluator = build_evaluator(experiment, evaluation.episodes, evaluation.seed, device)
+    return Built(env, algorithm, evaluator, held_out)
 
 
 def build_env(spec: EnvSpec, num_envs: int, seed: int, device: str) -> Any:

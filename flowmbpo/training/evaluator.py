@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.replay import Replay
 from flowmbpo.tracking.evaluations import EvaluationProtocol
 
 VERSION = 1  # raised whenever the numbers of an evaluation could change; older results are then out of date
@@ -78,9 +79,14 @@ class Evaluator:
         self._start = env.state_dict()
 
     @torch.no_grad()
-    def __call__(self, policy: Policy) -> Evaluation:
-        """Run one full episode in each environment; later episodes of the same environment do not count."""
+    def __call__(self, policy: Policy, record: Replay | None = None) -> Evaluation:
+        """Run one full episode in each environment; later episodes of the same environment do not count.
+
+        `record` is filled with what happened, instead of what it held.
+        """
         env = self.env
+        if record is not None:
+            record.clear()
         env.load_state_dict(self._start)
         obs = env.reset()
         policy.begin(env.num_envs)
@@ -91,7 +97,10 @@ class Evaluator:
                 speed += alive * obs[:, env.forward_velocity_index]
             actions, predicted_reward = policy.act(obs)
             predicted += alive * predicted_reward
+            before = obs.clone() if record is not None else obs  # the environment's own tensor changes with its step
             step = env.step(actions)
+            if record is not None:
+                record.add(before, actions, step)
             reward += alive * step.reward
             length += alive
             fell += alive * step.terminated

@@ -138,6 +138,7 @@ def _train(
         algorithm=built.algorithm,
         env=built.env,
         evaluator=built.evaluator,
+        held_out=built.held_out,
         tracker=tracker,
         keeper=keeper,
         watcher=watcher,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.replay import Replay
 from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
@@ -36,7 +37,7 @@ class Algorithm(Protocol):
     def begin_epoch(self, epoch: int) -> None: ...
     @property
     def phases(self) -> Sequence[tuple[str, Callable[[], dict[str, Tensor]]]]: ...
-    def diagnose(self) -> dict[str, Tensor]: ...
+    def diagnose(self, held_out: Replay) -> dict[str, Tensor]: ...
     def policy(self) -> Policy: ...
     def deployable_state(self) -> dict[str, Any]: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -53,6 +54,7 @@ class Trainer:
         algorithm: Algorithm,
         env: EpisodeRecorder,
         evaluator: Evaluator,
+        held_out: Replay,
         tracker: Tracker,
         keeper: Keeper,
         watcher: Watcher,
@@ -65,6 +67,7 @@ class Trainer:
         self.algorithm = algorithm
         self.env = env
         self.evaluator = evaluator
+        self.held_out = held_out
         self.tracker = tracker
         self.keeper = keeper
         self.watcher = watcher
@@ -217,9 +220,9 @@ class Trainer:
 
     def _evaluate(self) -> None:
         self._check_finite()
-        evaluation = self.evaluator(self.algorithm.policy())
+        evaluation = self.evaluator(self.algorithm.policy(), self.held_out)
         metrics = evaluation.metrics()
-        diagnostics = self.algorithm.diagnose()
+        diagnostics = self.algorithm.diagnose(self.held_out)
         metrics |= {name: value.item() for name, value in diagnostics.items()}
         self.tracker.log(metrics, self.env_steps)
         self.metrics |= metrics

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flowmbpo.models.diagnostics import correlation, gradient_snr, open_loop_error, reward_fit, simplex_distance
 from flowmbpo.models.dynamics import Dynamics
 from flowmbpo.models.heads import ScalarReward
-from flowmbpo.models.world_model import Encoder, WorldModel
+from flowmbpo.models.world_model import WorldModel
 
 
 class Drift(Dynamics):
@@ -25,15 +25,8 @@ class Drift(Dynamics):
         return (self.next(z, action) - z_target).square().mean(-1)
 
 
-class Identity(Encoder):
-    """The observation is the latent."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-
-
 def test_open_loop_error_of_a_model_that_is_off_by_a_known_amount() -> None:
-    model = WorldModel(encoder=Identity(), dynamics=Drift(), reward_head=ScalarReward(**SMALL))
+    model = WorldModel(encoder=nn.Identity(), dynamics=Drift(), reward_head=ScalarReward(**SMALL))
     actions = torch.full((16, 5, 3), 0.5)
     # In truth everything moves by 0.25 a step, the model says 0.5.
     obs = torch.arange(17.0).view(17, 1, 1) * 0.25 + torch.randn(1, 5, 32)

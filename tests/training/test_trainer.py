@@ -29,6 +29,7 @@ def make(
         algorithm=built.algorithm,
         env=built.env,
         evaluator=built.evaluator,
+        held_out=built.held_out,
         tracker=tracker,
         keeper=Keeper(RunFiles(tmp_path), experiment, 7, tracker),
         watcher=QuietWatcher(),
@@ -220,13 +221,13 @@ def test_means_are_over_the_epochs_that_had_a_value(tmp_path):
     assert found == pytest.approx(said[1]["train/world_model_loss"].item())
 
 
-def test_a_replay_too_small_for_the_diagnostics_or_for_now_is_no_crash(tmp_path):
-    """16-step diagnostics do not fit into 10 rows, and after some epochs no sequence of 8 lies within one episode."""
+def test_a_replay_without_a_sequence_for_now_is_no_crash(tmp_path):
+    """After some epochs no sequence of 8 lies within one episode. The diagnostics have episodes of their own."""
     experiment = tiny(max_epochs=6, replay_capacity=4 * 10, wm_sequence_length=8, wm_batch_size=4)
     trainer = make(tmp_path, experiment)
     trainer.train()
     assert trainer.epoch == 6
-    assert not any(name.startswith("model/latent_error") for _, name in points(trainer))
+    assert {"model/latent_error_16", "model/velocity_evaluations"} <= {name for _, name in points(trainer)}
 
 
 def test_an_observation_latent_trains_beside_the_real_rollout_too(tmp_path):

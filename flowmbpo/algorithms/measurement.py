@@ -1,0 +1,82 @@
+"""What the world model and the actor's gradient are worth now, measured on episodes that nothing was trained on.
+
+Reads a learner and changes nothing of it, its random numbers included. Not here: the measures themselves
+(`models.diagnostics`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from flowmbpo.algorithms.imagination import imagine, values_at_segment_ends
+from flowmbpo.algorithms.optimization import frozen
+from flowmbpo.algorithms.replay import Replay
+from flowmbpo.algorithms.returns import segment_returns
+from flowmbpo.models.diagnostics import HORIZONS, gradient_snr, open_loop_error, reward_fit, simplex_distance
+
+if TYPE_CHECKING:
+    from flowmbpo.algorithms.pwm import PWM
+
+SEQUENCES = 256
+GRADIENTS = 8
+"""Independent estimates behind the signal-to-noise ratio."""
+
+
+def measure(learner: PWM, held_out: Replay) -> dict[str, Tensor]:
+    """Metrics of the catalogue as detached 0-d tensors; without those of the model while no held-out episode is long
+    enough, and without the gradient's before the model's first update.
+
+    `held_out` holds real episodes of the policy under evaluation, none of which enters training.
+    """
+    metrics = {"model/velocity_evaluations": torch.tensor(float(learner.dynamics_evaluations))}
+    steps = max(HORIZONS)
+    if steps >= held_out.rows or not len(held_out.starts(steps)):
+        return metrics
+    generator = torch.Generator(learner.device).manual_seed(0)
+    batch = held_out.sample(SEQUENCES, steps, generator)
+    metrics |= _model_errors(learner, learner.observations(batch.obs), batch.actions, batch.rewards)
+    if learner.world_model_updates:
+        metrics["train/actor_gradient_snr"] = _actor_gradient_snr(learner, held_out, generator)
+    return metrics
+
+
+@torch.no_grad()
+def _model_errors(learner: PWM, obs: Tensor, actions: Tensor, rewards: Tensor) -> dict[str, Tensor]:
+    model = learner.world_model
+    errors = open_loop_error(model, obs, actions)
+    metrics = {f"model/{name}": value for name, value in errors.items()}
+    if model.simplex_group is not None:
+        end = model.unroll(model.encode(obs[0]), actions)[-1]
+        metrics["model/simplex_distance"] = simplex_distance(end, model.simplex_group).mean()
+    predicted = model.reward(model.encode(obs[:-1]), actions) * learner.reward_scale.value
+    return metrics | {f"model/{name}": value for name, value in reward_fit(predicted, rewards).items()}
+
+
+def _actor_gradient_snr(learner: PWM, held_out: Replay, generator: torch.Generator) -> Tensor:
+    """Expected signal-to-noise ratio of one actor update's gradient.
+
+    From `GRADIENTS` estimates, each from as large a share of the update's rollouts; together they have as many times
+    the ratio of one.
+    """
+    rollouts = max(2, learner.rollouts_per_actor_update // GRADIENTS)
+    actor, parameters = learner.actor, list(learner.actor.parameters())
+    gradients = []
+    with frozen(learner.world_model, learner.critic):
+        for _ in range(GRADIENTS):
+            start = held_out.sample(rollouts, 1, generator).obs[0]
+            imagined = imagine(
+                learner.world_model,
+                actor,
+                learner.encode(start),
+                horizon=learner.train.horizon,
+                generator=generator,
+                reacting=learner.reacting,
+            )
+            values = values_at_segment_ends(learner.critic, imagined)
+            returns = segment_returns(imagined.rewards, imagined.continues, values, gamma=learner.train.gamma)
+            gradient = torch.autograd.grad(returns.mean(), parameters, allow_unused=True, materialize_grads=True)
+            gradients.append(torch.cat([part.flatten() for part in gradient]))
+    return gradient_snr(torch.stack(gradients)) * GRADIENTS
