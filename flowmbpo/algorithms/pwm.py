@@ -95,6 +95,7 @@ class PWM:
         self._bad_steps = torch.zeros((), dtype=torch.long, device=self.device)
         self.epoch = 0
         self.world_model_updates = 0
+        self._caught_up = False  # whether the many first updates of the world model are done
         self._imagined: Transitions | None = None
 
     # --- one epoch ---------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ class PWM:
     # --- world model -------------------------------------------------------------------------------------------------
 
     def update_world_model(self) -> Statistics:
-        """`wm_updates` steps on replayed sequences; the first time, after the warm-up, `wm_first_updates`.
+        """`wm_updates` steps on replayed sequences; once, from `wm_first_epoch` on, `wm_first_updates`.
 
         No update while no stored episode is long enough for one sequence.
         """
@@ -253,7 +254,9 @@ class PWM:
         warming_up = self.epoch + 1 < self.train.warmup_epochs
         if warming_up or not len(self.collector.replay.starts(self.train.sequence_length)):
             return {}
-        count = self.train.wm_updates if self._model_is_trained else self.train.wm_first_updates
+        count = self.train.wm_updates
+        if not self._caught_up and self.epoch + 1 >= self.train.wm_first_epoch:
+            count, self._caught_up = self.train.wm_first_updates, True
         sums: Statistics = {}
         for _ in range(count):
             for name, value in self._improve_world_model().items():
@@ -323,6 +326,7 @@ class PWM:
             "generator": self.generator.get_state(),
             "bad_steps": self._bad_steps,
             "world_model_updates": self.world_model_updates,
+            "caught_up": self._caught_up,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -336,6 +340,7 @@ class PWM:
         self.generator.set_state(state["generator"].cpu())
         self._bad_steps.copy_(state["bad_steps"])
         self.world_model_updates = int(state["world_model_updates"])
+        self._caught_up = bool(state["caught_up"])
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bfloat16")

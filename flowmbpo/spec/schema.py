@@ -206,7 +206,10 @@ class TrainSpec(Section):
     )
     wm_updates: Annotated[int, Field(ge=1, le=1_000_000)] = Field(8, description="world-model updates per epoch")
     wm_first_updates: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        1000, description="world-model updates in the first epoch that has data"
+        1000, description="world-model updates, once, in the first epoch from wm_first_epoch on that has data"
+    )
+    wm_first_epoch: PositiveInt = Field(
+        1, description="epoch of the wm_first_updates; before it there are wm_updates as in any other"
     )
     warmup_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1, description="epochs of data before the first model update; the policy does not change before it"

@@ -82,13 +82,16 @@ def test_an_untrained_model_does_not_move_the_policy(variant):
     assert same(before, algorithm.actor)
 
 
-def test_first_model_updates_wait_for_the_warm_up():
-    algorithm = learner(train=GROUNDED | {"warmup_epochs": 3, "wm_updates": 2, "wm_first_updates": 7})
+@pytest.mark.parametrize(
+    ("key", "updates"), [("warmup_epochs", [0, 0, 7, 9, 11]), ("wm_first_epoch", [2, 4, 11, 13, 15])]
+)
+def test_when_the_many_first_model_updates_come(key, updates):
+    algorithm = learner(train=GROUNDED | {key: 3, "wm_updates": 2, "wm_first_updates": 7})
     counts = []
     for epoch in range(5):
         run_epochs(algorithm, epoch, epoch + 1)
         counts.append(algorithm.world_model_updates)
-    assert counts == [0, 0, 7, 9, 11]
+    assert counts == updates
 
 
 @pytest.mark.parametrize("split", [1, 4])
