@@ -144,6 +144,14 @@ class PWM:
         per_step = dynamics.evaluations_per_step
         return round(imagined * per_step + replayed * (per_step + dynamics.loss_evaluations))
 
+    def counters(self) -> dict[str, float]:
+        """How far learning is: rates, updates, stored transitions. Synchronises."""
+        return {
+            **{f"lr/{name}": optimizer.learning_rate for name, optimizer in self.optimizers.items()},
+            "train/updates": float(self.world_model_updates),
+            "train/replay_transitions": float(len(self.collector.replay)),
+        }
+
     @property
     def _model_is_trained(self) -> bool:
         """Before its first updates the model has no gradient worth following: the policy stays as it began."""

@@ -12,13 +12,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import psutil
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.training import builder
-from flowmbpo.training.devices import describe, synchronizer
+from flowmbpo.training.devices import describe, peak_memory, synchronizer
 
 Product = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shapes of the two factors
 _OPERANDS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_addmm_activation": 1}
@@ -69,6 +68,7 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[s
     products = _count_products(built.algorithm, warm_up + epochs)
     ideal = {name: _seconds_alone(found, device) for name, found in products.items()}
     epoch_seconds = median.pop("epoch")
+    peak = peak_memory()
     return {
         "name": experiment.name,
         "device": describe(device),
@@ -82,16 +82,9 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[s
         "gemm_efficiency": sum(ideal.values()) / epoch_seconds,
         "phase_gemm_efficiency": {name: ideal[name] / median[name] for name in ideal},
         "gigaflop_per_epoch": sum(_flop(found) for found in products.values()) / 1e9,
-        "peak_rss_mb": peak_rss_mb(),
-        "peak_device_mb": torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0.0,
+        "peak_rss_mb": peak["perf/peak_rss_mb"],
+        "peak_device_mb": peak.get("perf/peak_gpu_memory_mb", 0.0),
     }
-
-
-def peak_rss_mb() -> float:
-    """Highest resident memory of this process so far, MB."""
-    import resource
-
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, psutil.Process().memory_info().rss / 2**20)
 
 
 def _count_products(algorithm: Any, epoch: int) -> dict[str, Counter[Product]]:

@@ -21,6 +21,7 @@ from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Encoder, WorldModel
 from flowmbpo.spec.schema import ActorSpec, CriticSpec, EnvSpec, Experiment, FlowWorldModelSpec, WorldModelSpec
 from flowmbpo.training.checkpoint import Checkpoint
+from flowmbpo.training.devices import reuse_freed_memory
 from flowmbpo.training.episodes import EpisodeRecorder
 from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.seeding import Seeds
@@ -42,6 +43,7 @@ class Built:
 
 def build(experiment: Experiment, seed: int, device: str) -> Built:
     """Environment, algorithm and evaluator; the same `seed` gives the same bits."""
+    reuse_freed_memory()
     seeds = Seeds(seed)
     train = experiment.train
     torch.manual_seed(seeds.networks)  # initial weights are the only numbers from the global generator

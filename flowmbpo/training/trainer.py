@@ -14,6 +14,7 @@ from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training import checkpoint
+from flowmbpo.training.devices import peak_memory
 from flowmbpo.training.episodes import EpisodeRecorder
 from flowmbpo.training.evaluator import Evaluator, Policy
 from flowmbpo.training.keeper import Keeper
@@ -35,6 +36,7 @@ class Algorithm(Protocol):
         ...
 
     def begin_epoch(self, epoch: int) -> None: ...
+    def counters(self) -> dict[str, float]: ...
     @property
     def phases(self) -> Sequence[tuple[str, Callable[[], dict[str, Tensor]]]]: ...
     def diagnose(self, held_out: Replay) -> dict[str, Tensor]: ...
@@ -158,6 +160,7 @@ class Trainer:
         metrics |= self.env.statistics()
         metrics |= {f"perf/{name}_seconds": seconds / count for name, seconds in self._seconds.items()}
         metrics["perf/env_steps_per_second"] = count * self.algorithm.env_steps_per_epoch / self._seconds["epoch"]
+        metrics |= peak_memory() | self.algorithm.counters()
         metrics["train/epoch"] = float(self.epoch)
         metrics["train/nonfinite_updates"] = float(self._check_finite())
         self._reset_sums()

@@ -191,6 +191,20 @@ def test_time_limit_stops_and_leaves_a_resumable_state(tmp_path, monkeypatch):
     assert trainer.keeper.files.checkpoint_epochs()[-1] == trainer.epoch
 
 
+def test_what_a_point_tells_besides_losses(tmp_path):
+    trainer = make(tmp_path, tiny(max_epochs=8))
+    trainer.train()
+    tracker = trainer.tracker
+    assert isinstance(tracker, MemoryTracker)
+    first, *_, last = (metrics for _, metrics in tracker.points if "train/epoch" in metrics)
+    assert first["train/updates"] == 4 + 2
+    assert last["train/updates"] == 4 + 7 * 2
+    assert first["train/replay_transitions"] == 2 * 16 * 4
+    assert last["lr/actor"] < first["lr/actor"] == pytest.approx(5e-4 - (5e-4 - 1e-5) / 8)
+    assert last["perf/peak_rss_mb"] >= first["perf/peak_rss_mb"] > 50
+    assert "perf/peak_gpu_memory_mb" not in last
+
+
 def test_memory_of_the_loop_does_not_grow_with_epochs(tmp_path):
     """No tensor outlives its epoch: the number of living tensors is the same after 4, 8 and 10 epochs."""
     import gc
