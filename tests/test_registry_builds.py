@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from flowmbpo.spec.estimates import estimate
 from flowmbpo.spec.parameters import count_parameters
 from flowmbpo.spec.registry import load_registry
-from flowmbpo.training.builder import build_actor, build_critic, build_world_model
+from flowmbpo.training.builder import build, build_actor, build_critic, build_world_model
 
 REGISTRY = load_registry(Path(__file__).resolve().parents[1] / "experiments.toml")
 
@@ -41,9 +42,9 @@ def test_counts_of_real_networks(name):
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        ("mini-flow-v2", ["world_model.velocity=linear"]),
+        ("5M-flow-v2", ["world_model.velocity=linear"]),
         (
-            "mini-flow-v2",
+            "5M-flow-v2",
             [
                 "world_model.velocity=linear",
                 "world_model.encoder=observation",
@@ -52,7 +53,7 @@ def test_counts_of_real_networks(name):
             ],
         ),
         (
-            "mini-baseline",
+            "5M-baseline",
             ["world_model.encoder=observation", "world_model.encoder_units=[]", "world_model.latent_dim=37"],
         ),
         ("mini-baseline", ["world_model.reward_head=two_hot"]),
@@ -71,3 +72,9 @@ def test_sizes_of_the_environments(kind):
     spec = next(s for s in (REGISTRY.resolve(n).spec.env for n in REGISTRY.names()) if s.kind == kind)
     env = make_env(num_envs=2, seed=0, device="cpu", **spec.model_dump())
     assert (env.obs_dim, env.action_dim) == (spec.observation_dim, spec.action_dim)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "pointmass", "mini-flow-v2", "5M-flow-v3"])
+def test_the_learner_evaluates_its_dynamics_as_often_as_show_says(name):
+    spec = REGISTRY.resolve(name).spec
+    assert build(spec, 0, "cpu").algorithm.dynamics_evaluations == estimate(spec).dynamics_evaluations

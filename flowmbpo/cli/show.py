@@ -94,7 +94,7 @@ def _show_one(registry: Registry, resolved: ResolvedExperiment) -> None:
         ("of it: critic, GFLOP", cost.critic_gflop),
         ("of it: world model, GFLOP", cost.world_model_gflop),
         ("environment steps per epoch", cost.env_steps),
-        ("velocity evaluations per epoch (times rows)", cost.velocity_evaluations or None),
+        ("dynamics evaluations per epoch (states)", cost.dynamics_evaluations),
     ]
     tables.print_table("Estimated cost", ["what", "estimate"], costs, right=["estimate"])
     groups = registry.groups_of(spec.name)

@@ -38,7 +38,7 @@ class Estimate:
     critic_gflop: float
     world_model_gflop: float
     env_steps: int
-    velocity_evaluations: int
+    dynamics_evaluations: int
 
     @property
     def epoch_gflop(self) -> float:
@@ -102,7 +102,8 @@ def estimate(spec: Experiment) -> Estimate:
 
     # Backward passes cost twice the forward, or once where weights are frozen.
     frozen = dynamics.flop * evaluations + reward.flop + goes_on.flop + critic.ensemble * value.flop / train.horizon
-    actor_flop = imagined * (spec.actor.updates if from_visited else 1) * (3 * actor.flop + 2 * frozen)
+    updates = spec.actor.updates if from_visited else 1
+    actor_flop = imagined * updates * (3 * actor.flop + 2 * frozen)
     actor_flop += steps * (encoder.flop + actor.flop)
     valued = steps if critic.targets == "real" else imagined
     critic_flop = critic.ensemble * value.flop * valued * (3 * critic.passes + 1)
@@ -130,7 +131,7 @@ def estimate(spec: Experiment) -> Estimate:
         critic_gflop=critic_flop / 1e9,
         world_model_gflop=train.wm_updates * update / 1e9,
         env_steps=steps,
-        velocity_evaluations=(imagined + train.wm_updates * fitted) * evaluations if is_flow else 0,
+        dynamics_evaluations=round(updates * imagined * evaluations + train.wm_updates * fitted * learnt),
     )
 
 

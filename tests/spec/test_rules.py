@@ -107,8 +107,8 @@ def test_estimates_by_hand():
     cost = estimate(spec)
     assert cost.replay_gb == pytest.approx(0.186)
     assert cost.env_steps == 128 * 16
-    # 4 evaluations in imagination; 4 + 1 (the matching loss) count only as work
-    assert cost.velocity_evaluations == 4 * (128 * 16 + 8 * 1024 * 16)
+    # 4 evaluations in imagination, and 1 more for the matching loss
+    assert cost.dynamics_evaluations == 4 * 128 * 16 + 5 * 8 * 1024 * 16
     dynamics = 2 * ((64 + 8 + 1) * 64 + 64 * 64)
     reward = 2 * ((64 + 8) * 64 + 64)
     encoder = 2 * (37 * 64 + 64 * 64)
