@@ -20,6 +20,10 @@ EXP_LIMIT = 30.0
 """exp is taken of arguments up to this size: beyond it Mish is the identity to float64 precision, nothing overflows."""
 
 
+MISH_BLOCK = 65_536
+"""Elements that Mish takes at a time: scratch of this length stays in a core's cache, that of a layer does not."""
+
+
 def mish(x: Tensor) -> Tensor:
     """x tanh(softplus(x)), any shape (Misra, arXiv 1908.08681)."""
     if not x.is_cpu:
@@ -38,14 +42,22 @@ class _Mish(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        e = x.clamp(max=EXP_LIMIT).exp_()
-        n = torch.addcmul(2 * e, e, e)
-        r = (n + 2).reciprocal_()
-        gate = n.mul_(r)
-        # The slope is cheaper now, while e and r are at hand, than a second exp in the backward pass.
-        slope = torch.addcmul(e, e, e).mul_(x).mul_(r).mul_(r)
-        ctx.save_for_backward(torch.add(gate, slope, alpha=4))
-        return gate.mul_(x)
+        x = x.contiguous()
+        y, slope = torch.empty_like(x), torch.empty_like(x)
+        scratch = x.new_empty(3, min(x.numel(), MISH_BLOCK))
+        parts = (tensor.view(-1).split(MISH_BLOCK) for tensor in (x, y, slope))
+        for x_part, y_part, slope_part in zip(*parts, strict=True):
+            e, n, r = scratch[:, : len(x_part)]
+            torch.clamp(x_part, max=EXP_LIMIT, out=e).exp_()
+            torch.add(e, 2, out=n).mul_(e)
+            torch.add(n, 2, out=r).reciprocal_()
+            gate = torch.mul(n, r, out=y_part)
+            # The slope is cheaper now, while e and r are at hand, than a second exp in the backward pass.
+            torch.addcmul(e, e, e, out=n).mul_(r).mul_(r).mul_(x_part)
+            torch.add(gate, n, alpha=4, out=slope_part)
+            gate.mul_(x_part)
+        ctx.save_for_backward(slope)
+        return y
 
     @staticmethod
     @once_differentiable

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flowmbpo.models.activations import find_activation, group_softmax, mish
+from flowmbpo.models.activations import MISH_BLOCK, find_activation, group_softmax, mish
 
 GRID = torch.cat((torch.linspace(-200, 200, 2001), torch.linspace(-4, 4, 2001)))
 
@@ -52,3 +52,12 @@ def test_a_second_derivative_is_refused_instead_of_wrong() -> None:
 def test_an_unknown_activation_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'relu'; allowed: mish, silu"):
         find_activation("relu")
+
+
+def test_mish_of_more_than_one_block_and_of_an_input_with_gaps() -> None:
+    x = torch.randn(3, 2 * MISH_BLOCK + 7)[:, ::2].requires_grad_()
+    twin = x.detach().double().requires_grad_()
+    torch.testing.assert_close(mish(x).double(), F.mish(twin), rtol=1e-6, atol=1e-6)
+    mish(x).square().sum().backward()
+    F.mish(twin).square().sum().backward()
+    torch.testing.assert_close(x.grad.double(), twin.grad, rtol=1e-5, atol=1e-5)
