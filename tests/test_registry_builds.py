@@ -74,7 +74,16 @@ def test_sizes_of_the_environments(kind):
     assert (env.obs_dim, env.action_dim) == (spec.observation_dim, spec.action_dim)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "pointmass", "mini-flow-v2", "5M-flow-v3"])
-def test_the_learner_evaluates_its_dynamics_as_often_as_show_says(name):
-    spec = REGISTRY.resolve(name).spec
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("quickstart", []),
+        ("pointmass", []),
+        ("mini-flow-v2", []),
+        ("5M-flow-v3", []),
+        ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.substeps=1"]),
+    ],
+)
+def test_the_learner_evaluates_its_dynamics_as_often_as_show_says(name, overrides):
+    spec = REGISTRY.resolve(name, overrides).spec
     assert build(spec, 0, "cpu").algorithm.dynamics_evaluations == estimate(spec).dynamics_evaluations

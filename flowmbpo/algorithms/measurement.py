@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.imagination import imagine, values_at_segment_ends
 from flowmbpo.algorithms.optimization import frozen
-from flowmbpo.algorithms.replay import Replay
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.models.diagnostics import HORIZONS, gradient_snr, open_loop_error, reward_fit, simplex_distance
 
@@ -25,21 +25,20 @@ GRADIENTS = 8
 """Independent estimates behind the signal-to-noise ratio."""
 
 
-def measure(learner: PWM, held_out: Replay) -> dict[str, Tensor]:
+def measure(learner: PWM, held_out: HeldOut) -> dict[str, Tensor]:
     """Metrics of the catalogue as detached 0-d tensors; without those of the model while no held-out episode is long
     enough, and without the gradient's before the model's first update.
 
     `held_out` holds real episodes of the policy under evaluation, none of which enters training.
     """
     metrics = {"model/velocity_evaluations": torch.tensor(float(learner.dynamics_evaluations))}
-    steps = max(HORIZONS)
-    if steps >= held_out.rows or not len(held_out.starts(steps)):
-        return metrics
     generator = torch.Generator(learner.device).manual_seed(0)
-    batch = held_out.sample(SEQUENCES, steps, generator)
+    batch = held_out.sample(SEQUENCES, max(HORIZONS), generator)
+    if batch is None:
+        return metrics
     metrics |= _model_errors(learner, learner.observations(batch.obs), batch.actions, batch.rewards)
     if learner.world_model_updates:
-        metrics["train/actor_gradient_snr"] = _actor_gradient_snr(learner, held_out, generator)
+        metrics["train/actor_gradient_snr"] = _actor_gradient_snr(learner, batch.obs[0], generator)
     return metrics
 
 
@@ -55,18 +54,17 @@ def _model_errors(learner: PWM, obs: Tensor, actions: Tensor, rewards: Tensor) -
     return metrics | {f"model/{name}": value for name, value in reward_fit(predicted, rewards).items()}
 
 
-def _actor_gradient_snr(learner: PWM, held_out: Replay, generator: torch.Generator) -> Tensor:
+def _actor_gradient_snr(learner: PWM, states: Tensor, generator: torch.Generator) -> Tensor:
     """Expected signal-to-noise ratio of one actor update's gradient.
 
-    From `GRADIENTS` estimates, each from as large a share of the update's rollouts; together they have as many times
-    the ratio of one.
+    From `GRADIENTS` estimates of fewer rollouts each; the ratio grows with their number. states: `[S, O]`.
     """
-    rollouts = max(2, learner.rollouts_per_actor_update // GRADIENTS)
+    rollouts = max(1, learner.rollouts_per_actor_update // GRADIENTS)
     actor, parameters = learner.actor, list(learner.actor.parameters())
     gradients = []
     with frozen(learner.world_model, learner.critic):
         for _ in range(GRADIENTS):
-            start = held_out.sample(rollouts, 1, generator).obs[0]
+            start = states[torch.randint(len(states), (rollouts,), generator=generator, device=states.device)]
             imagined = imagine(
                 learner.world_model,
                 actor,
@@ -79,4 +77,4 @@ def _actor_gradient_snr(learner: PWM, held_out: Replay, generator: torch.Generat
             returns = segment_returns(imagined.rewards, imagined.continues, values, gamma=learner.train.gamma)
             gradient = torch.autograd.grad(returns.mean(), parameters, allow_unused=True, materialize_grads=True)
             gradients.append(torch.cat([part.flatten() for part in gradient]))
-    return gradient_snr(torch.stack(gradients)) * GRADIENTS
+    return gradient_snr(torch.stack(gradients)) * (learner.rollouts_per_actor_update / rollouts)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from flowmbpo.algorithms.experience import Collector
+from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.imagination import (
     Transitions,
     encoded,
@@ -40,7 +41,6 @@ from flowmbpo.algorithms.measurement import measure
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, frozen, scheduled_rate
 from flowmbpo.algorithms.policy import DeterministicPolicy
-from flowmbpo.algorithms.replay import Replay
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.algorithms.value_learning import fit_values
 from flowmbpo.models.actor import Actor
@@ -300,7 +300,7 @@ class PWM:
             reencode_interval=self.train.horizon if open_loop else 1,
         )
 
-    def diagnose(self, held_out: Replay) -> Statistics:
+    def diagnose(self, held_out: HeldOut) -> Statistics:
         """Measure the world model and the actor's gradient on real episodes that training never sees."""
         return measure(self, held_out)
 
@@ -348,7 +348,7 @@ class PWM:
         self.generator.set_state(state["generator"].cpu())
         self._bad_steps.copy_(state["bad_steps"])
         self.world_model_updates = int(state["world_model_updates"])
-        self._caught_up = bool(state["caught_up"])
+        self._caught_up = bool(state.get("caught_up", self.world_model_updates > 0))  # states of version 0.1.0 lack it
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bfloat16")

@@ -38,11 +38,10 @@ class Replay:
                 f"at least {2 * num_envs} are needed"
             )
         self.num_envs = num_envs
-        # Filled by hand: `torch.zeros` leaves the pages to be fetched one by one, and memory would grow for hours.
-        self._obs = torch.empty(self.rows, num_envs, obs_dim, device=device).fill_(0.0)
-        self._actions = torch.empty(self.rows, num_envs, action_dim, device=device).fill_(0.0)
-        self._rewards = torch.empty(self.rows, num_envs, device=device).fill_(0.0)
-        self._terminated = torch.empty(self.rows, num_envs, dtype=torch.bool, device=device).fill_(False)
+        self._obs = torch.zeros(self.rows, num_envs, obs_dim, device=device)
+        self._actions = torch.zeros(self.rows, num_envs, action_dim, device=device)
+        self._rewards = torch.zeros(self.rows, num_envs, device=device)
+        self._terminated = torch.zeros(self.rows, num_envs, dtype=torch.bool, device=device)
         self._boundary = torch.ones(self.rows, num_envs, dtype=torch.bool, device=device)
         self._head = torch.zeros(num_envs, dtype=torch.long, device=device)
         self._columns = torch.arange(num_envs, device=device)
@@ -67,12 +66,6 @@ class Replay:
         self._head = (self._head + 1 + ended) % self.rows
         self._obs[self._head, columns] = step.obs
         self._boundary[self._head, columns] = True
-
-    def clear(self) -> None:
-        """Forget every transition."""
-        self._forget_positions()
-        self._boundary.fill_(True)
-        self._head.zero_()
 
     def starts(self, length: int) -> Tensor:
         """Every position `row * num_envs + environment` where a sequence of `length` transitions starts."""

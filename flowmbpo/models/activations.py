@@ -21,7 +21,7 @@ EXP_LIMIT = 30.0
 
 
 MISH_BLOCK = 65_536
-"""Elements that Mish takes at a time: scratch of this length stays in a core's cache, that of a layer does not."""
+"""Elements that Mish takes at a time and thread: so much scratch stays in a core's cache, a layer's does not."""
 
 
 def mish(x: Tensor) -> Tensor:
@@ -44,8 +44,9 @@ class _Mish(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.contiguous()
         y, slope = torch.empty_like(x), torch.empty_like(x)
-        scratch = x.new_empty(3, min(x.numel(), MISH_BLOCK))
-        parts = (tensor.view(-1).split(MISH_BLOCK) for tensor in (x, y, slope))
+        block = min(x.numel(), MISH_BLOCK * torch.get_num_threads())
+        scratch = x.new_empty(3, block)
+        parts = (tensor.view(-1).split(max(1, block)) for tensor in (x, y, slope))
         for x_part, y_part, slope_part in zip(*parts, strict=True):
             e, n, r = scratch[:, : len(x_part)]
             torch.clamp(x_part, max=EXP_LIMIT, out=e).exp_()

@@ -65,7 +65,7 @@ class _Net:
         return self.widths[0] + _KEPT_PER_FEATURE * sum(self.widths[1:])
 
 
-def velocity_evaluations(spec: Experiment) -> int:
+def _evaluations_per_step(spec: Experiment) -> int:
     """Evaluations of the dynamics network in one control step."""
     model = spec.world_model
     return STAGES[model.integrator] * model.substeps if isinstance(model, FlowWorldModelSpec) else 1
@@ -92,7 +92,7 @@ def estimate(spec: Experiment) -> Estimate:
     actor = _Net([latent, *spec.actor.units, action])
     value = _Net([latent, *critic.units, 1])
 
-    evaluations = velocity_evaluations(spec)
+    evaluations = _evaluations_per_step(spec)
     steps = train.num_envs * train.horizon
     from_visited = train.imagination == "from_visited"
     rollouts = spec.actor.imagined_batch_size if from_visited else train.num_envs

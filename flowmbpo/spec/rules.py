@@ -292,6 +292,18 @@ def _warmup(v: Values) -> Iterator[Verdict]:
         )
 
 
+def _first_updates(v: Values) -> Iterator[Verdict]:
+    if v["train.wm_first_epoch"] > v["train.max_epochs"]:
+        yield Verdict(
+            "train.wm_first_epoch",
+            f"is beyond train.max_epochs = {v['train.max_epochs']:,}: the many first updates of the world model "
+            "are never made",
+            "lower it, or train for longer",
+            severity="warning",
+            also=("train.max_epochs",),
+        )
+
+
 def _minibatches(v: Values) -> Iterator[Verdict]:
     samples = v["train.num_envs"] * v["train.horizon"]
     if v["critic.minibatches"] > samples:
@@ -325,6 +337,7 @@ RULES: tuple[Rule, ...] = (
     _replay_holds_batch,
     _environments_fill_batch,
     _warmup,
+    _first_updates,
     _minibatches,
     _expectations,
 )

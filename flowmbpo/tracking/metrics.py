@@ -166,7 +166,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "model/velocity_evaluations",
         "states",
         "evaluations of the dynamics network per epoch, one per state: what substeps cost (one per control step for an "
-        "MLP, 2K for Heun)",
+        "MLP, 2K for Heun, and one more in the loss of a flow)",
         "lower",
         "algorithm",
     ),

@@ -68,7 +68,7 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[s
     products = _count_products(built.algorithm, warm_up + epochs)
     ideal = {name: _seconds_alone(found, device) for name, found in products.items()}
     epoch_seconds = median.pop("epoch")
-    peak = peak_memory()
+    peak = peak_memory(device)
     return {
         "name": experiment.name,
         "device": describe(device),

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.policy import DeterministicPolicy
 from flowmbpo.algorithms.pwm import PWM
-from flowmbpo.algorithms.replay import Replay
 from flowmbpo.envs import make_env
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
@@ -27,8 +27,6 @@ from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.seeding import Seeds
 from flowmbpo.training.tensor_files import BrokenFile
 
-HELD_OUT_STEPS = 1000  # of each evaluation environment; longer episodes keep their ends
-
 
 @dataclass(frozen=True)
 class Built:
@@ -37,7 +35,7 @@ class Built:
     env: EpisodeRecorder
     algorithm: PWM
     evaluator: Evaluator
-    held_out: Replay
+    held_out: HeldOut
     """Where evaluation episodes are kept, for measuring the world model on what it was not trained on."""
 
 
@@ -59,8 +57,8 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
         generator=torch.Generator(device).manual_seed(seeds.algorithm),
     )
     evaluation = experiment.evaluation
-    held_out = Replay(
-        capacity=evaluation.episodes * (min(env.episode_length, HELD_OUT_STEPS) + 2),  # and a row where it ends
+    held_out = HeldOut(
+        episode_length=env.episode_length,
         num_envs=evaluation.episodes,
         obs_dim=env.obs_dim,
         action_dim=env.action_dim,

@@ -45,15 +45,16 @@ def reuse_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        # Older versions refuse more than 32 MB. With a limit refused, the other one would only make things worse.
+        if libc.mallopt(_M_MMAP_THRESHOLD, 2**30) or libc.mallopt(_M_MMAP_THRESHOLD, 2**25):
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def peak_memory() -> dict[str, float]:
-    """Highest memory so far, MB: resident on the host, and allocated on the GPU where one is in use."""
+def peak_memory(device: str) -> dict[str, float]:
+    """Highest memory so far, MB: resident on the host, and allocated on the GPU where that is the device."""
     resident = psutil.Process().memory_info().rss / 2**20
     peak = {"perf/peak_rss_mb": max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, resident)}
-    if torch.cuda.is_initialized():
+    if device == "cuda":
         peak["perf/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return peak
 

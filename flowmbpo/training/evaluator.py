@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from flowmbpo.algorithms.replay import Replay
+from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.tracking.evaluations import EvaluationProtocol
 
 VERSION = 1  # raised whenever the numbers of an evaluation could change; older results are then out of date
@@ -79,16 +79,16 @@ class Evaluator:
         self._start = env.state_dict()
 
     @torch.no_grad()
-    def __call__(self, policy: Policy, record: Replay | None = None) -> Evaluation:
+    def __call__(self, policy: Policy, record: HeldOut | None = None) -> Evaluation:
         """Run one full episode in each environment; later episodes of the same environment do not count.
 
         `record` is filled with what happened, instead of what it held.
         """
         env = self.env
-        if record is not None:
-            record.clear()
         env.load_state_dict(self._start)
         obs = env.reset()
+        if record is not None:
+            record.begin(obs)
         policy.begin(env.num_envs)
         alive = torch.ones(env.num_envs, device=obs.device)
         reward, predicted, length, speed, fell = (torch.zeros_like(alive) for _ in range(5))
@@ -97,10 +97,9 @@ class Evaluator:
                 speed += alive * obs[:, env.forward_velocity_index]
             actions, predicted_reward = policy.act(obs)
             predicted += alive * predicted_reward
-            before = obs.clone() if record is not None else obs  # the environment's own tensor changes with its step
             step = env.step(actions)
             if record is not None:
-                record.add(before, actions, step)
+                record.add(actions, step, alive)
             reward += alive * step.reward
             length += alive
             fell += alive * step.terminated

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from flowmbpo.algorithms.replay import Replay
+from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
@@ -39,7 +39,7 @@ class Algorithm(Protocol):
     def counters(self) -> dict[str, float]: ...
     @property
     def phases(self) -> Sequence[tuple[str, Callable[[], dict[str, Tensor]]]]: ...
-    def diagnose(self, held_out: Replay) -> dict[str, Tensor]: ...
+    def diagnose(self, held_out: HeldOut) -> dict[str, Tensor]: ...
     def policy(self) -> Policy: ...
     def deployable_state(self) -> dict[str, Any]: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -56,7 +56,7 @@ class Trainer:
         algorithm: Algorithm,
         env: EpisodeRecorder,
         evaluator: Evaluator,
-        held_out: Replay,
+        held_out: HeldOut,
         tracker: Tracker,
         keeper: Keeper,
         watcher: Watcher,
@@ -160,7 +160,7 @@ class Trainer:
         metrics |= self.env.statistics()
         metrics |= {f"perf/{name}_seconds": seconds / count for name, seconds in self._seconds.items()}
         metrics["perf/env_steps_per_second"] = count * self.algorithm.env_steps_per_epoch / self._seconds["epoch"]
-        metrics |= peak_memory() | self.algorithm.counters()
+        metrics |= peak_memory(self.env.device.type) | self.algorithm.counters()
         metrics["train/epoch"] = float(self.epoch)
         metrics["train/nonfinite_updates"] = float(self._check_finite())
         self._reset_sums()

@@ -5,7 +5,8 @@ import torch
 from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 from torch import nn
 
-from flowmbpo.algorithms.replay import Replay
+from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.envs import AntEnv
 from flowmbpo.envs.pointmass import SPEED, PointMassEnv
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.shortcut import ShortcutDynamics
@@ -18,9 +19,14 @@ FORMS = {
 }
 
 
+def empty(env):
+    sizes = {"num_envs": env.num_envs, "obs_dim": env.obs_dim, "action_dim": env.action_dim, "device": env.device}
+    return HeldOut(episode_length=env.episode_length, **sizes)
+
+
 def held_out_episodes(algorithm, episodes=8, length=20):
     env = PointMassEnv(num_envs=episodes, seed=5, episode_length=length)
-    record = Replay(capacity=episodes * (length + 2), num_envs=episodes, obs_dim=2, action_dim=1, device=env.device)
+    record = empty(env)
     Evaluator(env, seed=5)(algorithm.policy(), record)
     return record
 
@@ -38,7 +44,11 @@ def test_it_disturbs_nothing_and_repeats(form):
     assert ("model/simplex_distance" in first) == (form == "published")
     after = flat(algorithm.state_dict())
     assert all(torch.equal(before[name], after[name]) for name in before)
-    run_epochs(algorithm, 3, 4)  # and no gradient was left behind that training would meet
+    twin = learner(**FORMS[form])
+    run_epochs(twin, 0, 4)
+    run_epochs(algorithm, 3, 4)
+    after, never_measured = flat(algorithm.state_dict()), flat(twin.state_dict())
+    assert all(torch.equal(after[name], never_measured[name]) for name in after)
 
 
 def flat(state):
@@ -69,16 +79,63 @@ def test_a_perfect_model_has_no_error_and_a_wrong_one_the_error_it_has():
         assert found[f"model/latent_error_{steps}"] == pytest.approx((0.01 * steps) ** 2 / 2, rel=1e-3)
 
 
-def test_held_out_means_the_evaluations_episodes_and_the_newest_only():
+class Drunkard:
+    """Random torques, the same in every evaluation: some Ants fall."""
+
+    def begin(self, num_envs):
+        self.generator = torch.Generator().manual_seed(1)
+
+    def act(self, obs):
+        return 2 * torch.rand(len(obs), 8, generator=self.generator) - 1, torch.zeros(len(obs))
+
+
+def test_held_out_is_the_first_episode_of_each_environment_as_it_was():
+    """The Ant returns its own buffers, which change with every step; some fall and start again."""
+    env = AntEnv(num_envs=8, seed=3, episode_length=200)
+    record = empty(env)
+    evaluation = Evaluator(env, seed=3)(Drunkard(), record)
+    found = vars(record)
+    lengths = found["_lengths"]
+    assert lengths.sum() == evaluation.mean_length * 8
+    assert lengths.min() < 150 < lengths.max()
+    torch.testing.assert_close(
+        sum(found["_rewards"][: int(n), i].sum() for i, n in enumerate(lengths)) / 8,
+        torch.tensor(evaluation.mean_reward),
+    )
+    again = AntEnv(num_envs=8, seed=3, episode_length=200)
+    policy = Drunkard()
+    policy.begin(8)
+    obs = again.reset().clone()
+    for t in range(199):
+        alive = lengths > t
+        torch.testing.assert_close(found["_obs"][t][alive], obs[alive], rtol=0, atol=0)
+        obs = again.step(policy.act(obs)[0]).obs.clone()
+
+    sampled = record.sample(1000, 16, torch.Generator().manual_seed(0))
+    moved = (sampled.obs[1:] - sampled.obs[:-1]).abs().amax((1, 2))
+    assert (moved > 0).all()
+    assert not sampled.terminated[:-1].any()
+    assert record.sample(1, 201, torch.Generator()) is None
+
+
+def test_a_second_evaluation_replaces_the_first():
     algorithm = learner(**FORMS["grounded"])
     run_epochs(algorithm, 0, 3)
     held_out = held_out_episodes(algorithm)
-    start = PointMassEnv(num_envs=8, seed=5, episode_length=20).reset()
-    torch.testing.assert_close(held_out.state_dict()["_obs"][0], start)
-    assert len(held_out.starts(16)) == 8 * 5  # windows of 16 within 20 steps
-    held_out.clear()
-    assert len(held_out) == 0
+    before = held_out.sample(64, 16, torch.Generator().manual_seed(0))
+    Evaluator(PointMassEnv(num_envs=8, seed=5, episode_length=20), seed=5)(algorithm.policy(), held_out)
+    after = held_out.sample(64, 16, torch.Generator().manual_seed(0))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    held_out.begin(torch.zeros(8, 2))
     assert set(algorithm.diagnose(held_out)) == {"model/velocity_evaluations"}
+
+
+def test_only_so_many_episodes_are_kept():
+    env = PointMassEnv(num_envs=300, seed=5, episode_length=20)
+    record = empty(env)
+    Evaluator(env, seed=5)(learner(**FORMS["grounded"]).policy(), record)
+    assert (record.num_envs, record.steps) == (128, 20)
+    assert record.sample(10, 16, torch.Generator()).obs.shape == (17, 10, 2)
 
 
 def test_nothing_is_said_of_an_actor_that_was_not_updated():
@@ -93,6 +150,17 @@ def test_more_rollouts_have_more_signal():
         run_epochs(algorithm, 0, 6)
         ratios.append(algorithm.diagnose(held_out_episodes(algorithm, episodes=64))["train/actor_gradient_snr"])
     assert ratios[1] > 3 * ratios[0] > 0
+
+
+def test_the_ratio_belongs_to_the_whole_update_however_few_rollouts_it_has():
+    ratios = {}
+    for rollouts in (2, 8, 64):
+        algorithm = learner(train=GROUNDED)
+        run_epochs(algorithm, 0, 6)
+        algorithm.actor_spec = algorithm.actor_spec.model_copy(update={"imagined_batch_size": rollouts})
+        ratios[rollouts] = algorithm.diagnose(held_out_episodes(algorithm, episodes=64))["train/actor_gradient_snr"]
+    assert ratios[2] == pytest.approx(ratios[8] / 4)
+    assert ratios[64] > ratios[8]
 
 
 class Counter(nn.Module):

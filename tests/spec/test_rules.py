@@ -67,6 +67,7 @@ def test_rules_read_keys_that_exist(rule):
         ({"train__replay_capacity": 17_407}, "train.replay_capacity", "error"),
         ({"train__num_envs": 1}, "train.wm_batch_size", "error"),
         ({"train__warmup_epochs": 101}, "train.warmup_epochs", "error"),
+        ({"train__wm_first_epoch": 101}, "train.wm_first_epoch", "warning"),
         ({"critic__minibatches": 2049}, "critic.minibatches", "error"),
         ({"expected__hours": (4.0, 3.0)}, "expected.hours", "error"),
     ],
