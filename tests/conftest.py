@@ -14,3 +14,13 @@ def shared_dir() -> Path:
     if not (shared / "golden").is_dir():
         pytest.skip("reference recordings (../shared/golden) are not part of the repository")
     return shared
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A sqlite file with MLflow's schema and no run: its migrations take seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path

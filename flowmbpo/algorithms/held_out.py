@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flowmbpo.algorithms.replay import Sequences
+from flowmbpo.algorithms.replay import Sequences, cut
 
 if TYPE_CHECKING:
     from flowmbpo.envs.contract import Step
@@ -55,10 +55,4 @@ class HeldOut:
             return None
         drawn = torch.randint(len(starts), (batch,), generator=generator, device=starts.device)
         offsets = torch.arange(length + 1, device=starts.device) * self.num_envs
-        positions = starts[drawn] + offsets[:, None]
-        return Sequences(
-            self._obs.flatten(0, 1)[positions],
-            self._actions.flatten(0, 1)[positions[:-1]],
-            self._rewards.flatten()[positions[:-1]],
-            self._terminated.flatten()[positions[:-1]],
-        )
+        return cut(self._obs, self._actions, self._rewards, self._terminated, starts[drawn] + offsets[:, None])

@@ -27,6 +27,17 @@ class Sequences(NamedTuple):
     terminated: Tensor
 
 
+def cut(obs: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, positions: Tensor) -> Sequences:
+    """Sequences from time-major `[T, N, ...]` tensors; positions: `[L + 1, B]` as `row * N + environment`."""
+    starts = positions[:-1]
+    return Sequences(
+        obs.flatten(0, 1)[positions],
+        actions.flatten(0, 1)[starts],
+        rewards.flatten()[starts],
+        terminated.flatten()[starts],
+    )
+
+
 class Replay:
     """The last transitions of `num_envs` environments, about `capacity` of them, 4 (O + A + 1) + 2 bytes each."""
 
@@ -89,12 +100,7 @@ class Replay:
         drawn = torch.randint(len(starts), (batch,), generator=generator, device=starts.device)
         offsets = torch.arange(length + 1, device=starts.device) * self.num_envs
         positions = (starts[drawn] + offsets[:, None]) % self._boundary.numel()
-        return Sequences(
-            self._obs.flatten(0, 1)[positions],
-            self._actions.flatten(0, 1)[positions[:-1]],
-            self._rewards.flatten()[positions[:-1]],
-            self._terminated.flatten()[positions[:-1]],
-        )
+        return cut(self._obs, self._actions, self._rewards, self._terminated, positions)
 
     def sample_recent(self, batch: int, steps: int, generator: torch.Generator) -> Tensor:
         """`batch` observations `[B, O]`, uniformly over those acted on in the last `steps` rows of each environment."""

@@ -1,7 +1,6 @@
 """Stores for tests: a fresh sqlite file each (copied, because MLflow's migrations take seconds) and a real server."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 from mlflow_server import Server
@@ -14,16 +13,6 @@ SPEC = {
     "train": {"horizon": 16, "num_envs": 128, "max_epochs": 100, "adam_betas": [0.7, 0.95]},
     "world_model": {"kind": "flow", "multitask": False, "note": "x" * 7000},
 }
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    """A sqlite file with MLflow's schema and no run."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture

@@ -1,20 +1,9 @@
 """Fixtures of the tests that run whole commands."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 from commands import REGISTRY, Workplace
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    """A sqlite file with MLflow's schema and no run: its migrations take seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
