@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flowmbpo.algorithms.replay import Sequences, cut
+from flowmbpo.algorithms.replay import Choice, Sequences, cut
 
 if TYPE_CHECKING:
     from flowmbpo.envs.contract import Step
@@ -48,11 +48,14 @@ class HeldOut:
         self._taken += 1
 
     def sample(self, batch: int, length: int, generator: torch.Generator) -> Sequences | None:
-        """`batch` sequences of `length` transitions, uniformly over those within one episode; None without any."""
+        """`batch` sequences of `length` transitions, uniformly over those within one episode; None without any.
+
+        Synchronises.
+        """
         times = torch.arange(self.steps, device=self._lengths.device)
-        starts = (times[:, None] + length <= self._lengths).flatten().nonzero().squeeze(1)
-        if not len(starts):
+        starts = Choice(times[:, None] + length <= self._lengths)
+        if not starts.count:
             return None
-        drawn = torch.randint(len(starts), (batch,), generator=generator, device=starts.device)
-        offsets = torch.arange(length + 1, device=starts.device) * self.num_envs
-        return cut(self._obs, self._actions, self._rewards, self._terminated, starts[drawn] + offsets[:, None])
+        offsets = torch.arange(length + 1, device=times.device) * self.num_envs
+        positions = starts.draw(batch, generator) + offsets[:, None]
+        return cut(self._obs, self._actions, self._rewards, self._terminated, positions)

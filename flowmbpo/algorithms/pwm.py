@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -260,7 +261,7 @@ class PWM:
         """
         self._imagined = None  # its graph ends here
         warming_up = self.epoch + 1 < self.train.warmup_epochs
-        if warming_up or not len(self.collector.replay.starts(self.train.sequence_length)):
+        if warming_up or not self.collector.replay.holds(self.train.sequence_length):
             return {}
         count = self.train.wm_updates
         if not self._caught_up and self.epoch + 1 >= self.train.wm_first_epoch:
@@ -350,5 +351,5 @@ class PWM:
         self.world_model_updates = int(state["world_model_updates"])
         self._caught_up = bool(state.get("caught_up", self.world_model_updates > 0))  # states of version 0.1.0 lack it
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.train.precision == "bfloat16")
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.train.precision == "bfloat16" else nullcontext()

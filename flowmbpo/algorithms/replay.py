@@ -38,6 +38,25 @@ def cut(obs: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, posit
     )
 
 
+class Choice:
+    """Uniform draws from the true elements of a mask, without the host ever learning how many there are."""
+
+    def __init__(self, valid: Tensor) -> None:
+        """`valid`: bool, any shape; positions count through it in memory order."""
+        self._running = valid.flatten().cumsum(0, dtype=torch.int32)
+
+    @property
+    def count(self) -> Tensor:
+        """Number of true elements, a 0-d tensor."""
+        return self._running[-1]
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """`batch` positions, with replacement; any position at all where no element is true."""
+        large = torch.randint(2**62, (batch,), generator=generator, device=self._running.device)
+        rank = (large % self.count.clamp(min=1)).int()  # not uniform by one part in 10^12
+        return torch.searchsorted(self._running, rank, right=True).clamp_(max=len(self._running) - 1)
+
+
 class Replay:
     """The last transitions of `num_envs` environments, about `capacity` of them, 4 (O + A + 1) + 2 bytes each."""
 
@@ -56,13 +75,14 @@ class Replay:
         self._boundary = torch.ones(self.rows, num_envs, dtype=torch.bool, device=device)
         self._head = torch.zeros(num_envs, dtype=torch.long, device=device)
         self._columns = torch.arange(num_envs, device=device)
-        # Positions found since the last write: starts by length, recent ones by age.
-        self._starts: dict[int, Tensor] = {}
-        self._recent: dict[int, Tensor] = {}
+        # Found since the last write: where sequences start, by length; what was acted on recently, by number of rows.
+        self._starts: dict[int, Choice] = {}
+        self._recent: dict[int, Choice] = {}
+        self._held: set[int] = set()  # lengths of which there was a sequence once
 
     def add(self, obs: Tensor, actions: Tensor, step: Step) -> None:
         """Write what one step of all environments did: obs `[N, O]` it started from, actions `[N, A]`, its result."""
-        self._forget_positions()
+        self._forget_choices()
         columns, ended = self._columns, step.terminated | step.truncated
         here = (self._head, columns)
         self._obs[here] = obs
@@ -78,40 +98,47 @@ class Replay:
         self._obs[self._head, columns] = step.obs
         self._boundary[self._head, columns] = True
 
-    def starts(self, length: int) -> Tensor:
-        """Every position `row * num_envs + environment` where a sequence of `length` transitions starts."""
-        found = self._starts.get(length)
-        if found is None:
-            found = self._starts[length] = self._find_starts(length)
-        return found
-
     def __len__(self) -> int:
         """Number of transitions held. Synchronises on CUDA."""
         return self._boundary.numel() - int(self._boundary.sum())
 
+    def starts(self, length: int) -> Choice:
+        """The positions `row * num_envs + environment` where a sequence of `length` transitions starts."""
+        found = self._starts.get(length)
+        if found is None:
+            found = self._starts[length] = Choice(self._find_starts(length))
+        return found
+
+    def holds(self, length: int) -> bool:
+        """Whether a sequence of `length` transitions could ever be cut. Synchronises until the first one can."""
+        if length not in self._held and self.starts(length).count > 0:
+            self._held.add(length)
+        return length in self._held
+
     def sample(self, batch: int, length: int, generator: torch.Generator) -> Sequences:
         """`batch` sequences of `length` transitions, uniformly over all valid start positions.
 
-        Raises ValueError while there is none.
+        Raises ValueError where there has never been one. Should the ring lose its last one, the rewards are NaN: an
+        update from them is refused and counted, and no host has to look.
         """
-        starts = self.starts(length)
-        if not len(starts):
+        if not self.holds(length):
             raise ValueError(f"replay holds no sequence of {length} transitions within one episode yet")
-        drawn = torch.randint(len(starts), (batch,), generator=generator, device=starts.device)
-        offsets = torch.arange(length + 1, device=starts.device) * self.num_envs
-        positions = (starts[drawn] + offsets[:, None]) % self._boundary.numel()
-        return cut(self._obs, self._actions, self._rewards, self._terminated, positions)
+        starts = self.starts(length)
+        offsets = torch.arange(length + 1, device=self._head.device) * self.num_envs
+        positions = (starts.draw(batch, generator) + offsets[:, None]) % self._boundary.numel()
+        found = cut(self._obs, self._actions, self._rewards, self._terminated, positions)
+        return found._replace(rewards=torch.where(starts.count > 0, found.rewards, torch.nan))
 
     def sample_recent(self, batch: int, steps: int, generator: torch.Generator) -> Tensor:
         """`batch` observations `[B, O]`, uniformly over those acted on in the last `steps` rows of each environment."""
-        positions = self._recent.get(steps)
-        if positions is None:
+        recent = self._recent.get(steps)
+        if recent is None:
             ages = torch.arange(1, min(steps, self.rows - 1) + 1, device=self._head.device)
-            rows = (self._head - ages[:, None]) % self.rows
-            positions = (rows * self.num_envs + self._columns)[~self._boundary[rows, self._columns]]
-            self._recent[steps] = positions
-        drawn = torch.randint(len(positions), (batch,), generator=generator, device=positions.device)
-        return self._obs.flatten(0, 1)[positions[drawn]]
+            acted_on = ~self._boundary[(self._head - ages[:, None]) % self.rows, self._columns]
+            recent = self._recent[steps] = Choice(acted_on)
+        drawn = recent.draw(batch, generator)
+        age, column = drawn // self.num_envs + 1, drawn % self.num_envs
+        return self._obs[(self._head[column] - age) % self.rows, column]
 
     def _find_starts(self, length: int) -> Tensor:
         if length >= self.rows:
@@ -122,9 +149,9 @@ class Replay:
             shift = min(run, length - run)
             valid = valid & valid.roll(-shift, 0)
             run += shift
-        return valid.flatten().nonzero().squeeze(1)
+        return valid
 
-    def _forget_positions(self) -> None:
+    def _forget_choices(self) -> None:
         self._starts.clear()
         self._recent.clear()
 
@@ -133,7 +160,7 @@ class Replay:
         return {name: getattr(self, name) for name in self._stored()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._forget_positions()
+        self._forget_choices()
         for name in self._stored():
             getattr(self, name).copy_(state[name])
 

@@ -43,19 +43,9 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     """Environment, algorithm and evaluator; the same `seed` gives the same bits."""
     reuse_freed_memory()
     seeds = Seeds(seed)
-    train = experiment.train
     torch.manual_seed(seeds.networks)  # initial weights are the only numbers from the global generator
-    env = EpisodeRecorder(build_env(experiment.env, train.num_envs, seeds.environment, device))
-    algorithm = PWM(
-        env=env,  # the recorder passes everything else through
-        world_model=build_world_model(experiment.world_model, env.obs_dim, env.action_dim).to(device),
-        actor=build_actor(experiment.actor, experiment.world_model.latent_dim, env.action_dim).to(device),
-        critic=build_critic(experiment.critic, experiment.world_model.latent_dim).to(device),
-        train=train,
-        actor_spec=experiment.actor,
-        critic_spec=experiment.critic,
-        generator=torch.Generator(device).manual_seed(seeds.algorithm),
-    )
+    env = EpisodeRecorder(build_env(experiment.env, experiment.train.num_envs, seeds.environment, device))
+    algorithm = build_algorithm(experiment, env, torch.Generator(device).manual_seed(seeds.algorithm))
     evaluation = experiment.evaluation
     held_out = HeldOut(
         episode_length=env.episode_length,
@@ -66,6 +56,20 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     )
     evaluator = build_evaluator(experiment, evaluation.episodes, evaluation.seed, device)
     return Built(env, algorithm, evaluator, held_out)
+
+
+def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator) -> PWM:
+    """The learner on `env`, its networks on the environment's device with weights from Torch's global generator."""
+    return PWM(
+        env=env,  # the recorder passes everything else through
+        world_model=build_world_model(experiment.world_model, env.obs_dim, env.action_dim).to(env.device),
+        actor=build_actor(experiment.actor, experiment.world_model.latent_dim, env.action_dim).to(env.device),
+        critic=build_critic(experiment.critic, experiment.world_model.latent_dim).to(env.device),
+        train=experiment.train,
+        actor_spec=experiment.actor,
+        critic_spec=experiment.critic,
+        generator=generator,
+    )
 
 
 def build_env(spec: EnvSpec, num_envs: int, seed: int, device: str) -> Any:

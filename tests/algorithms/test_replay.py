@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowmbpo.algorithms.replay import Replay
+from flowmbpo.algorithms.replay import Choice, Replay
 from flowmbpo.envs.contract import Step
 
 CPU = torch.device("cpu")
@@ -64,13 +64,19 @@ def expected_starts(tape, replay, length):
     return found
 
 
+def start_observations(replay, length):
+    """The observation at every valid start, as ranked by the choice that samples them."""
+    valid = replay.starts(length)._running.diff(prepend=torch.zeros(1, dtype=torch.int32)).bool()
+    return replay._obs.flatten(0, 1)[valid]
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 5])
 @pytest.mark.parametrize("steps", [1, 4, 11, 12, 13, 40, 97])
 def test_valid_starts_are_exactly_those_inside_one_episode(length, steps):
     tape, replay = Tape(7, seed=steps), make(7 * 12, 7)
     tape.feed(replay, steps)
-    positions = replay.starts(length)
-    starts = [tuple(row) for row in replay._obs.flatten(0, 1)[positions].int().tolist()]
+    starts = [tuple(row) for row in start_observations(replay, length).int().tolist()]
+    assert replay.starts(length).count == len(starts)
     assert len(starts) == len(set(starts))
     assert set(starts) == expected_starts(tape, replay, length)
 
@@ -105,7 +111,7 @@ def test_every_start_is_equally_likely():
     """Episodes of 3 steps must not be drawn more often than their share (chi-square, 99.9%)."""
     tape, replay = Tape(4, seed=3, end_probability=0.3), make(4 * 64, 4)
     tape.feed(replay, 60)
-    starts = replay._obs.flatten(0, 1)[replay.starts(2)]
+    starts = start_observations(replay, 2)
     draws = 200 * len(starts)
     batch = replay.sample(draws, 2, torch.Generator().manual_seed(0))
     key = torch.tensor([10_000.0, 100.0, 1.0])
@@ -124,6 +130,28 @@ def test_recent_observations_are_acted_on_and_not_old():
     assert {tuple(row) for row in obs} <= acted_on
     newest = set(tape.transitions[-1])
     assert newest <= {tuple(row) for row in obs}
+
+
+@pytest.mark.parametrize("valid", [[True], [False, True, False], [True] * 5, [False] * 6 + [True, True]])
+def test_a_choice_draws_every_true_position_and_no_other(valid):
+    choice = Choice(torch.tensor(valid))
+    drawn = choice.draw(500, torch.Generator().manual_seed(0))
+    assert choice.count == sum(valid)
+    assert drawn.unique().tolist() == [index for index, value in enumerate(valid) if value]
+
+
+def test_a_choice_among_nothing_stays_inside_the_mask():
+    assert Choice(torch.zeros(4, dtype=torch.bool)).draw(9, torch.Generator()).max() < 4
+
+
+def test_a_ring_that_lost_its_last_sequence_yields_rewards_that_no_update_accepts():
+    tape, replay = Tape(2, seed=0, end_probability=0.0), make(2 * 8, 2)
+    tape.feed(replay, 8)
+    assert replay.sample(4, 3, torch.Generator()).rewards.isfinite().all()
+    tape.end_probability = 1.0
+    tape.feed(replay, 8)
+    assert not replay.starts(3).count
+    assert replay.sample(4, 3, torch.Generator()).rewards.isnan().all()
 
 
 def test_nothing_to_sample_is_an_error_that_says_so():
