@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.training import builder
-from flowmbpo.training.devices import describe, peak_memory, synchronizer
+from flowmbpo.training.clock import PhaseClock, synchronizer
+from flowmbpo.training.devices import describe, peak_memory
 
 Product = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shapes of the two factors
 _OPERANDS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_addmm_activation": 1}
@@ -49,21 +50,17 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[s
     train = experiment.train.model_copy(update={"wm_first_updates": experiment.train.wm_updates})
     warm_up = train.warmup_epochs + 1
     built = builder.build(experiment.model_copy(update={"train": train}), 0, device)
-    synchronize = synchronizer(device)
+    clock = PhaseClock(device)
     seconds: dict[str, list[float]] = {}
     for epoch in range(warm_up + epochs):
+        clock.start()
         built.algorithm.begin_epoch(epoch)
-        total = 0.0
         for name, phase in built.algorithm.phases:
-            begin = time.perf_counter()
             phase()
-            synchronize()
-            spent = time.perf_counter() - begin
-            total += spent
+            clock.lap(name)
+        for name, spent in clock.stop().items():
             if epoch >= warm_up:
                 seconds.setdefault(name, []).append(spent)
-        if epoch >= warm_up:
-            seconds.setdefault("epoch", []).append(total)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     products = _count_products(built.algorithm, warm_up + epochs)
     ideal = {name: _seconds_alone(found, device) for name, found in products.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import platform
 import resource
-from collections.abc import Callable
 
 import psutil
 import torch
@@ -57,8 +56,3 @@ def peak_memory(device: str) -> dict[str, float]:
     if device == "cuda":
         peak["perf/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return peak
-
-
-def synchronizer(device: str) -> Callable[[], None]:
-    """Waits for the device, so that a phase's seconds are its own; nothing to wait for on a CPU."""
-    return torch.cuda.synchronize if device == "cuda" else lambda: None

@@ -14,8 +14,9 @@ from flowmbpo.tracking.liveness import RunLock
 from flowmbpo.tracking.run_tracker import RunDescription, RunTracker, resume_run, start_run
 from flowmbpo.tracking.store import resolve_store
 from flowmbpo.training import builder, checkpoint
+from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.continuation import code_changes, registry_changes
-from flowmbpo.training.devices import choose_device, describe, synchronizer
+from flowmbpo.training.devices import choose_device, describe
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.progress import Watcher
 from flowmbpo.training.result import RunResult
@@ -145,7 +146,7 @@ def _train(
         stop=stop,
         stop_epoch=min(where.epochs or last, last),
         time_limit=where.time_limit,
-        synchronize=synchronizer(device),
+        clock=PhaseClock(device),
     )
     message = ""
     failure: WorkFailed | None = None

@@ -14,6 +14,7 @@ from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training import checkpoint
+from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.devices import peak_memory
 from flowmbpo.training.episodes import EpisodeRecorder
 from flowmbpo.training.evaluator import Evaluator, Policy
@@ -63,7 +64,7 @@ class Trainer:
         stop: StopRequest,
         stop_epoch: int,
         time_limit: float | None,
-        synchronize: Callable[[], None],
+        clock: PhaseClock,
     ) -> None:
         self.experiment = experiment
         self.algorithm = algorithm
@@ -76,7 +77,7 @@ class Trainer:
         self.stop = stop
         self.stop_epoch = stop_epoch
         self.time_limit = time_limit
-        self.synchronize = synchronize
+        self.clock = clock
         self.epoch = 0
         self.peak_reward: float | None = None
         self.final_reward: float | None = None
@@ -128,16 +129,15 @@ class Trainer:
         return self.time_limit is not None and time.monotonic() - self._started >= self.time_limit
 
     def _run_epoch(self) -> None:
-        begin = time.perf_counter()
+        self.clock.start()
         self.algorithm.begin_epoch(self.epoch)
         for name, phase in self.algorithm.phases:
-            start = time.perf_counter()
             for key, value in phase().items():
                 self._sums[key] = self._sums[key] + value if key in self._sums else value
                 self._counts[key] = self._counts.get(key, 0) + 1  # a phase that rests, as in the warm-up, says nothing
-            self.synchronize()
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
-        self._seconds["epoch"] = self._seconds.get("epoch", 0.0) + time.perf_counter() - begin
+            self.clock.lap(name)
+        for name, seconds in self.clock.stop().items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
         self._epochs_summed += 1
         self.epoch += 1
 

@@ -10,6 +10,7 @@ from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import MemoryTracker
 from flowmbpo.training import builder, checkpoint
+from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.run_files import RunFiles
@@ -36,7 +37,7 @@ def make(
         stop=StopRequest() if stop is None else stop,
         stop_epoch=stop_epoch or experiment.train.max_epochs,
         time_limit=None,
-        synchronize=lambda: None,
+        clock=PhaseClock("cpu"),
     )
 
 
