@@ -26,6 +26,13 @@ def test_mish_rounds_bfloat16_once() -> None:
     x = GRID.bfloat16()
     assert mish(x).dtype == torch.bfloat16
     torch.testing.assert_close(mish(x).float(), F.mish(x.float()), rtol=2**-8, atol=1e-6)
+    mine, wide = x.clone().requires_grad_(), x.float().requires_grad_()
+    y = mish(mine)
+    y.sum().backward()
+    F.mish(wide).sum().backward()
+    assert y.dtype == mine.grad.dtype == torch.bfloat16
+    assert torch.equal(y, mish(x))
+    torch.testing.assert_close(mine.grad.float(), wide.grad, rtol=2**-8, atol=1e-6)
 
 
 def test_mish_leaves_its_input_alone() -> None:
