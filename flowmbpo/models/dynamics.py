@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmbpo.models.layers import (
@@ -20,6 +21,11 @@ from flowmbpo.models.layers import (
     check_groups,
     init_truncated_normal_,
 )
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over features of the squared difference: `[..., Z]`, `[..., Z]` -> `[...]`, in one pass each way."""
+    return F.mse_loss(prediction, target, reduction="none").mean(-1)
 
 
 class Dynamics(nn.Module, ABC):
@@ -106,4 +112,4 @@ class MLPDynamics(Dynamics):
     ) -> Tensor:
         """Squared error of the prediction; see `Dynamics.loss`."""
         prediction = self.next(z, action) if z_next is None else z_next
-        return (prediction - z_target).square().mean(-1)
+        return squared_error(prediction, z_target)

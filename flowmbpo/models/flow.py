@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from flowmbpo.models.dynamics import Dynamics
+from flowmbpo.models.dynamics import Dynamics, squared_error
 from flowmbpo.models.integrators import evaluations, integrate
 from flowmbpo.models.layers import (
     NormedLinear,
@@ -133,7 +133,7 @@ class FlowDynamics(Dynamics):
         """
         tau = self.sample_tau(action, generator)
         velocity = self.velocity(torch.lerp(z, z_target, tau), action, tau, z)
-        return (velocity - (z_target - z)).square().mean(-1)
+        return squared_error(velocity, z_target - z)
 
     def condition(self, tau: Tensor, step: Tensor) -> Tensor:
         """What the network is told: tau `[..., 1]`, and nothing of the step's length (broadcast to tau)."""

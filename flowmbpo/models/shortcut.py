@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from flowmbpo.models.dynamics import squared_error
 from flowmbpo.models.flow import FlowDynamics
 
 SUBSTEPS = (1, 2, 4)
@@ -75,7 +76,7 @@ class ShortcutDynamics(FlowDynamics):
         """
         tau = self.sample_tau(action, generator)
         velocity = self.velocity(torch.lerp(z, z_target, tau), action, self.condition(tau, tau.new_zeros(())), z)
-        matching = (velocity - (z_target - z)).square().mean(-1)
+        matching = squared_error(velocity, z_target - z)
 
         batch = z.shape[-2]
         share = -(-batch // CONSISTENCY_SHARE)
@@ -102,4 +103,4 @@ class ShortcutDynamics(FlowDynamics):
             first = self.velocity(z_tau, action, self.condition(tau, known), z)
             second = self.velocity(z_tau + half * first, action, self.condition(tau + half, known), z)
         whole = self.velocity(z_tau, action, self.condition(tau, step), z)
-        return (whole - (first + second) / 2).square().mean(-1)
+        return squared_error(whole, (first + second) / 2)

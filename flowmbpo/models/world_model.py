@@ -77,11 +77,13 @@ class WorldModel(nn.Module):
 
     def unroll(self, z: Tensor, actions_TBA: Tensor) -> Tensor:
         """Open-loop latents z_1 ... z_T from z_0 `[B, Z]` under given actions: `[T, B, Z]`."""
-        latents = []
+        return torch.stack(self._states(z, actions_TBA)[1:])
+
+    def _states(self, z: Tensor, actions_TBA: Tensor) -> list[Tensor]:
+        states = [z]
         for action in actions_TBA.unbind(0):
-            z = self.dynamics.next(z, action)
-            latents.append(z)
-        return torch.stack(latents)
+            states.append(self.dynamics.next(states[-1], action))
+        return states
 
     def loss(
         self,
@@ -106,9 +108,9 @@ class WorldModel(nn.Module):
         """
         with torch.no_grad():
             targets = (target_encoder or self.encoder)(obs[1:])
-        z_0 = self.encoder(obs[0])
-        following = self.unroll(z_0, actions)
-        latents = torch.cat((z_0.unsqueeze(0), following[:-1]))
+        states = self._states(self.encoder(obs[0]), actions)
+        # Not slices of one tensor: the gradient of each would fill a tensor of that size and add it up.
+        latents, following = torch.stack(states[:-1]), torch.stack(states[1:])
 
         steps = len(actions)
         weights = discount ** torch.arange(steps, device=obs.device, dtype=rewards.dtype)
