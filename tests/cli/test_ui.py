@@ -1,28 +1,20 @@
 """`flowmbpo ui`: a real server on our store, bound to this machine only, gone when the command ends."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 
 import psutil
 import pytest
+from ui_server import free_port, start_ui
 
 from flowmbpo.cli import ui
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.first_view import experiment_tags
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.slow
@@ -32,15 +24,7 @@ def test_the_ui_serves_our_runs_to_this_machine_only(tmp_path, number):
     with start_run(resolve_store(None, tmp_path), about, tmp_path / "runs") as tracker:
         tracker.log({"train/episode_reward": 5.0}, step=10)
     port = free_port()
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flowmbpo", "ui", "--port", str(port)],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    process = start_ui(tmp_path, port)
     family = []
     try:
         address = process.stdout.readline().strip()

@@ -1,13 +1,9 @@
 """`flowmbpo ui` in a real Chromium, on a run that was really trained: runs, columns, charts of R, a playing replay."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 from browser import FLAGS, requests, start_chromium, wait
 from point import train_point
+from ui_server import free_port, start_ui
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -29,18 +25,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(browser, trained):  # the browser first: without one nothing needs to be served
     """Where the UI opens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flowmbpo", "ui", "--port", str(port)],
-        cwd=trained,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    process = start_ui(trained, free_port())
     try:
         yield process.stdout.readline().strip()
     finally:

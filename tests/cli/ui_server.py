@@ -1,0 +1,24 @@
+"""Starts `flowmbpo ui` as a user does."""
+
+import os
+import socket
+import subprocess
+import sys
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_ui(folder, port):
+    """The running command; its first line of output is the address."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flowmbpo", "ui", "--port", str(port)],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
