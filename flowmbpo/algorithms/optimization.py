@@ -13,43 +13,66 @@ from torch import Tensor, nn
 class GuardedAdam:
     """Adam with gradient-norm clipping; a step whose loss or gradient is not finite is not applied but counted.
 
-    The refusal happens inside the fused kernel (`found_inf`, what loss scaling uses), so the host never waits for it.
+    The refusal happens inside Torch's fused kernel (`found_inf`, which loss scaling uses), so the host never waits for
+    it. The kernel is called directly, because `torch.optim` imports Torch's compiler: seconds at every start.
     """
+
+    EPS = 1e-8
 
     def __init__(
         self, parameters: list[nn.Parameter], *, learning_rate: float, betas: tuple[float, float], grad_norm: float
     ) -> None:
-        self.parameters = parameters
-        self.initial_rate = learning_rate
+        self.parameters: list[Tensor] = list(parameters)
+        self.initial_rate = self.learning_rate = learning_rate
+        self.betas = betas
         self.grad_norm = grad_norm
-        self._adam = torch.optim.Adam(parameters, lr=learning_rate, betas=betas, fused=True)
+        self._means = [torch.zeros_like(parameter) for parameter in parameters]
+        self._squares = [torch.zeros_like(parameter) for parameter in parameters]
+        self._steps = torch.zeros((), device=parameters[0].device)  # float32, as the kernel wants it
         self.refused = torch.zeros((), dtype=torch.long, device=parameters[0].device)
 
-    @property
-    def learning_rate(self) -> float:
-        return float(self._adam.param_groups[0]["lr"])
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        self._adam.param_groups[0]["lr"] = rate
-
     def step(self, loss: Tensor) -> Tensor:
-        """Descend `loss` (a scalar with a graph) by one step; returns the gradient's norm before clipping, detached."""
-        self._adam.zero_grad(set_to_none=True)
+        """Descend `loss` (a scalar with a graph) by one step; returns the gradient's norm before clipping, detached.
+
+        Every parameter must have a part in the loss.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm).detach()
         bad = ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
-        self._adam.found_inf = bad.float()  # type: ignore[attr-defined]
-        self._adam.grad_scale = None  # type: ignore[attr-defined]
-        self._adam.step()
+        self._steps += ~bad
         self.refused += bad
-        return norm.detach()
+        self._apply(bad)
+        return norm
+
+    @torch.no_grad()
+    def _apply(self, refused: Tensor) -> None:
+        torch._fused_adam_(
+            self.parameters,
+            [parameter.grad for parameter in self.parameters if parameter.grad is not None],
+            self._means,
+            self._squares,
+            [],
+            [self._steps] * len(self.parameters),
+            lr=self.learning_rate,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.EPS,
+            amsgrad=False,
+            maximize=False,
+            found_inf=refused.float(),
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adam": self._adam.state_dict(), "refused": self.refused}
+        return {"means": self._means, "squares": self._squares, "steps": self._steps, "refused": self.refused}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._adam.load_state_dict(state["adam"])
+        for own, saved in ((self._means, state["means"]), (self._squares, state["squares"])):
+            for tensor, value in zip(own, saved, strict=True):
+                tensor.copy_(value)
+        self._steps.copy_(state["steps"])
         self.refused.copy_(state["refused"])
 
 

@@ -6,6 +6,7 @@ from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 from torch import nn
 
 from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.algorithms.optimization import GuardedAdam
 from flowmbpo.envs import AntEnv
 from flowmbpo.envs.pointmass import SPEED, PointMassEnv
 from flowmbpo.models.flow import FlowDynamics
@@ -186,6 +187,9 @@ def test_velocity_evaluations_are_those_that_an_epoch_makes(form, kind):
         model.dynamics = FlowDynamics(**sizes, integrator="heun", substeps=3, tau_sampling="uniform", velocity="linear")
     elif kind == "shortcut":
         model.dynamics = ShortcutDynamics(**sizes, integrator="euler", substeps=2, tau_sampling="uniform")
+    algorithm.optimizers["world_model"] = GuardedAdam(
+        list(model.parameters()), learning_rate=1e-3, betas=(0.7, 0.95), grad_norm=1.0
+    )
     part = "trunk" if kind == "mlp" else "velocity"
     algorithm.world_model_updates = 1  # so that the actor does not rest
     counter = Counter(getattr(model.dynamics, part))

@@ -22,15 +22,29 @@ def test_a_step_that_is_not_finite_is_refused_and_counted(poison):
     x = parameter(1.0, 2.0)
     optimizer = adam([x])
     optimizer.step((x**2).sum())
-    weights, state = x.detach().clone(), copy.deepcopy(optimizer.state_dict()["adam"]["state"])
+    weights, state = x.detach().clone(), copy.deepcopy(optimizer.state_dict())
     optimizer.step((x * poison).sum())
     assert torch.equal(x, weights)
-    for key, before in state[0].items():
-        assert torch.equal(optimizer.state_dict()["adam"]["state"][0][key], before)
+    after = optimizer.state_dict()
+    assert torch.equal(after["means"][0], state["means"][0])
+    assert torch.equal(after["squares"][0], state["squares"][0])
+    assert after["steps"] == state["steps"] == 1
     assert optimizer.refused == 1
     optimizer.step((x**2).sum())  # and life goes on
     assert not torch.equal(x, weights)
     assert optimizer.refused == 1
+
+
+def test_it_is_torchs_adam():
+    x, y = parameter(1.0, -2.0), parameter(1.0, -2.0)
+    mine, theirs = adam([x], grad_norm=100.0), torch.optim.Adam([y], lr=0.1, betas=(0.7, 0.95), fused=True)
+    for k in range(5):
+        mine.learning_rate = theirs.param_groups[0]["lr"] = 0.1 / (k + 1)
+        mine.step((x**4).sum())
+        theirs.zero_grad()
+        (y**4).sum().backward()
+        theirs.step()
+        assert torch.equal(x, y)
 
 
 def test_an_infinite_loss_with_finite_gradients_is_refused():
