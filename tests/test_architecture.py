@@ -148,3 +148,22 @@ def test_physics_does_not_know_torch():
     program = "import sys, flowmbpo.physics.ant; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_training_never_imports_torchs_compiler():
+    """`torch.optim` and a few other doors lead to it; it takes a second of every start, and nothing here compiles."""
+    program = (
+        "import sys\n"
+        "from tiny import tiny\n"
+        "from flowmbpo.training.builder import build\n"
+        "algorithm = build(tiny(), 0, 'cpu').algorithm\n"
+        "for epoch in range(2):\n"
+        "    algorithm.begin_epoch(epoch)\n"
+        "    for _, phase in algorithm.phases: phase()\n"
+        "print(algorithm.world_model_updates, 'torch._dynamo' in sys.modules)"
+    )
+    folder = Path(__file__).parent / "training"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder)
+    updates, imported = found.stdout.split()
+    assert int(updates) > 0
+    assert imported == "False"

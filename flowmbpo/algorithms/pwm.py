@@ -349,7 +349,7 @@ class PWM:
         self.generator.set_state(state["generator"].cpu())
         self._bad_steps.copy_(state["bad_steps"])
         self.world_model_updates = int(state["world_model_updates"])
-        self._caught_up = bool(state.get("caught_up", self.world_model_updates > 0))  # states of version 0.1.0 lack it
+        self._caught_up = bool(state["caught_up"])
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.train.precision == "bfloat16" else nullcontext()
