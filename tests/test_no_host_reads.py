@@ -1,7 +1,10 @@
-"""An epoch never asks the host for a value: it runs on the meta device, whose tensors have a shape but no numbers.
+"""An epoch's phases ask the host for no value, except whether replay holds a sequence at all.
 
-Reading one (`item`, `nonzero`, a boolean mask, `if tensor`), copying one to the host, or mixing it with a host tensor
-raises there. On a GPU each of these would wait for all the work queued so far, and none could be captured in a graph.
+They run on the meta device, whose tensors have a shape but no numbers. Reading one (`item`, `nonzero`, a boolean mask,
+`if tensor`), copying one to the host, or mixing it with a host tensor raises there; numbers that Python would copy to
+the device are refused by `NoHostNumbers`. On a GPU each of these would wait for all the work queued so far, and none
+could be captured in a graph. Networks, replay and optimisers are the real ones, in float32; the environment has no
+numbers (`test_cuda` has the real one).
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
+from flowmbpo.algorithms.replay import Choice
 from flowmbpo.envs.contract import Step
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.spec.schema import EnvSpec
-from flowmbpo.training.builder import build_algorithm
+from flowmbpo.training.builder import build, build_algorithm
 from flowmbpo.training.episodes import EpisodeRecorder
 
 REGISTRY = load_registry(Path(__file__).resolve().parents[1] / "experiments.toml")
@@ -39,6 +44,16 @@ class ShapesOnly:
         return Step(self.reset(), flags.float(), flags, flags.clone(), self.reset())
 
 
+class NoHostNumbers(TorchFunctionMode):
+    """Refuses what copies from the host: assigning a Python number at indices, and tensors made of Python values."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.__setitem__:
+            assert isinstance(args[2], torch.Tensor), f"a number of the host is assigned: {args[2]}"
+        assert func not in (torch.tensor, torch.as_tensor, torch.from_numpy), func
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
@@ -48,22 +63,46 @@ class ShapesOnly:
         ("quickstart", ["train.imagination=alongside", "critic.targets=imagined"]),
     ],
 )
-def test_every_phase_runs_without_a_value(name, overrides):
+def test_every_phase_runs_without_a_value(monkeypatch, name, overrides):
     spec = REGISTRY.resolve(name, [*FEW, *overrides]).spec
     with META:
         env = EpisodeRecorder(ShapesOnly(spec.env, spec.train.num_envs))
         algorithm = build_algorithm(spec, env, torch.Generator("cpu"))
-    algorithm.collector.replay._held.add(spec.train.sequence_length)  # the one thing ever asked, until it is so
+    monkeypatch.setattr(Choice, "empty", False)  # the one thing that is asked
     ran = set()
     for epoch in (spec.train.warmup_epochs, spec.train.warmup_epochs + 1):
         algorithm.begin_epoch(epoch)
         for phase, run in algorithm.phases:
-            statistics = run()
+            with NoHostNumbers():
+                statistics = run()
             assert all(value.device == META and value.ndim == 0 for value in statistics.values())
             ran |= {phase} if statistics else set()
     assert ran == {phase for phase, _ in algorithm.phases}
     assert algorithm.world_model_updates > 0
     assert all(parameter.device == META for parameter in algorithm.world_model.parameters())
+
+
+def test_assigning_a_number_is_noticed():
+    x = torch.zeros(3, device=META)
+    with NoHostNumbers(), pytest.raises(AssertionError, match="of the host"):
+        x[torch.zeros(1, dtype=torch.long, device=META)] = 1.0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_is_never_waited_for(monkeypatch):
+    algorithm = build(REGISTRY.resolve("mini-flow-v1", FEW).spec, 0, "cuda").algorithm
+    run_epoch = [run for _, run in algorithm.phases]
+    for epoch in range(algorithm.train.warmup_epochs + 1):
+        algorithm.begin_epoch(epoch)
+        for run in run_epoch:
+            run()
+    monkeypatch.setattr(Choice, "empty", False)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for run in run_epoch:
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class HeldOut:
         """
         times = torch.arange(self.steps, device=self._lengths.device)
         starts = Choice(times[:, None] + length <= self._lengths)
-        if not starts.count:
+        if starts.empty:
             return None
         offsets = torch.arange(length + 1, device=times.device) * self.num_envs
         positions = starts.draw(batch, generator) + offsets[:, None]

@@ -14,10 +14,8 @@ class GuardedAdam:
     """Adam with gradient-norm clipping; a step whose loss or gradient is not finite is not applied but counted.
 
     The refusal happens inside Torch's fused kernel (`found_inf`, which loss scaling uses), so the host never waits for
-    it. The kernel is called directly, because `torch.optim` imports Torch's compiler: seconds at every start.
+    it. The kernel is called directly, because `torch.optim` imports Torch's compiler: a second at every start.
     """
-
-    EPS = 1e-8
 
     def __init__(
         self, parameters: list[nn.Parameter], *, learning_rate: float, betas: tuple[float, float], grad_norm: float
@@ -34,23 +32,26 @@ class GuardedAdam:
     def step(self, loss: Tensor) -> Tensor:
         """Descend `loss` (a scalar with a graph) by one step; returns the gradient's norm before clipping, detached.
 
-        Every parameter must have a part in the loss.
+        Raises ValueError, with nothing changed, for a parameter that has no part in the loss.
         """
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if len(gradients) < len(self.parameters):
+            raise ValueError(f"{len(self.parameters) - len(gradients)} parameters have no part in the loss")
         norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm).detach()
         bad = ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
         self._steps += ~bad
         self.refused += bad
-        self._apply(bad)
+        self._apply(gradients, bad)
         return norm
 
     @torch.no_grad()
-    def _apply(self, refused: Tensor) -> None:
+    def _apply(self, gradients: list[Tensor], refused: Tensor) -> None:
         torch._fused_adam_(
             self.parameters,
-            [parameter.grad for parameter in self.parameters if parameter.grad is not None],
+            gradients,
             self._means,
             self._squares,
             [],
@@ -59,7 +60,7 @@ class GuardedAdam:
             beta1=self.betas[0],
             beta2=self.betas[1],
             weight_decay=0.0,
-            eps=self.EPS,
+            eps=1e-8,
             amsgrad=False,
             maximize=False,
             found_inf=refused.float(),

@@ -257,11 +257,11 @@ class PWM:
     def update_world_model(self) -> Statistics:
         """`wm_updates` steps on replayed sequences; once, from `wm_first_epoch` on, `wm_first_updates`.
 
-        No update while no stored episode is long enough for one sequence.
+        No update while no stored episode is long enough for one sequence; to know that, an epoch reads one number.
         """
         self._imagined = None  # its graph ends here
         warming_up = self.epoch + 1 < self.train.warmup_epochs
-        if warming_up or not self.collector.replay.holds(self.train.sequence_length):
+        if warming_up or self.collector.replay.starts(self.train.sequence_length).empty:
             return {}
         count = self.train.wm_updates
         if not self._caught_up and self.epoch + 1 >= self.train.wm_first_epoch:
@@ -352,4 +352,6 @@ class PWM:
         self._caught_up = bool(state["caught_up"])
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.train.precision == "bfloat16" else nullcontext()
+        if self.train.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)

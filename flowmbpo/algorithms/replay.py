@@ -9,6 +9,7 @@ unfinished episodes count as soon as they are long enough.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -39,10 +40,10 @@ def cut(obs: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, posit
 
 
 class Choice:
-    """Uniform draws from the true elements of a mask, without the host ever learning how many there are."""
+    """Uniform draws from the true elements of a mask; drawing does not tell the host how many there are."""
 
     def __init__(self, valid: Tensor) -> None:
-        """`valid`: bool, any shape; positions count through it in memory order."""
+        """`valid`: bool, any shape; a position counts its elements row by row."""
         self._running = valid.flatten().cumsum(0, dtype=torch.int32)
 
     @property
@@ -50,11 +51,16 @@ class Choice:
         """Number of true elements, a 0-d tensor."""
         return self._running[-1]
 
+    @functools.cached_property
+    def empty(self) -> bool:
+        """Whether no element is true. Synchronises when first asked."""
+        return not self.count
+
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """`batch` positions, with replacement; any position at all where no element is true."""
+        """`batch` positions, with replacement; of a mask that is not empty."""
         large = torch.randint(2**62, (batch,), generator=generator, device=self._running.device)
-        rank = (large % self.count.clamp(min=1)).int()  # not uniform by one part in 10^12
-        return torch.searchsorted(self._running, rank, right=True).clamp_(max=len(self._running) - 1)
+        rank = (large % self.count).int()  # not uniform by one part in 10^12
+        return torch.searchsorted(self._running, rank, right=True)
 
 
 class Replay:
@@ -78,7 +84,8 @@ class Replay:
         # Found since the last write: where sequences start, by length; what was acted on recently, by number of rows.
         self._starts: dict[int, Choice] = {}
         self._recent: dict[int, Choice] = {}
-        self._held: set[int] = set()  # lengths of which there was a sequence once
+        self._yes = torch.ones(num_envs, dtype=torch.bool, device=device)  # a number of the host would be copied over
+        self._no = torch.zeros_like(self._yes)
 
     def add(self, obs: Tensor, actions: Tensor, step: Step) -> None:
         """Write what one step of all environments did: obs `[N, O]` it started from, actions `[N, A]`, its result."""
@@ -89,14 +96,14 @@ class Replay:
         self._actions[here] = actions
         self._rewards[here] = step.reward
         self._terminated[here] = step.terminated
-        self._boundary[here] = False
+        self._boundary[here] = self._no
         following = ((self._head + 1) % self.rows, columns)
         self._obs[following] = step.obs_before_reset
-        self._boundary[following] = True
+        self._boundary[following] = self._yes
         # Where the episode ended, its last observation keeps that row and the new episode begins in the one after.
         self._head = (self._head + 1 + ended) % self.rows
         self._obs[self._head, columns] = step.obs
-        self._boundary[self._head, columns] = True
+        self._boundary[self._head, columns] = self._yes
 
     def __len__(self) -> int:
         """Number of transitions held. Synchronises on CUDA."""
@@ -109,28 +116,23 @@ class Replay:
             found = self._starts[length] = Choice(self._find_starts(length))
         return found
 
-    def holds(self, length: int) -> bool:
-        """Whether a sequence of `length` transitions could ever be cut. Synchronises until the first one can."""
-        if length not in self._held and self.starts(length).count > 0:
-            self._held.add(length)
-        return length in self._held
-
     def sample(self, batch: int, length: int, generator: torch.Generator) -> Sequences:
         """`batch` sequences of `length` transitions, uniformly over all valid start positions.
 
-        Raises ValueError where there has never been one. Should the ring lose its last one, the rewards are NaN: an
-        update from them is refused and counted, and no host has to look.
+        Raises ValueError while there is none; the first call after a write synchronises to find out.
         """
-        if not self.holds(length):
-            raise ValueError(f"replay holds no sequence of {length} transitions within one episode yet")
         starts = self.starts(length)
+        if starts.empty:
+            raise ValueError(f"replay holds no sequence of {length} transitions within one episode")
         offsets = torch.arange(length + 1, device=self._head.device) * self.num_envs
         positions = (starts.draw(batch, generator) + offsets[:, None]) % self._boundary.numel()
-        found = cut(self._obs, self._actions, self._rewards, self._terminated, positions)
-        return found._replace(rewards=torch.where(starts.count > 0, found.rewards, torch.nan))
+        return cut(self._obs, self._actions, self._rewards, self._terminated, positions)
 
     def sample_recent(self, batch: int, steps: int, generator: torch.Generator) -> Tensor:
-        """`batch` observations `[B, O]`, uniformly over those acted on in the last `steps` rows of each environment."""
+        """`batch` observations `[B, O]`, uniformly over those acted on in the last `steps` rows of each environment.
+
+        `steps` is at least 2: the newest row may be the end of an episode, the one before it then is not.
+        """
         recent = self._recent.get(steps)
         if recent is None:
             ages = torch.arange(1, min(steps, self.rows - 1) + 1, device=self._head.device)

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 Activation = Callable[[Tensor], Tensor]
 
 MISH_BLOCK = 262_144
-"""Elements that Mish takes at a time and thread: its scratch stays in cache, and calls are still few."""
+"""Elements that Mish takes at a time and thread: scratch of a whole layer would leave the cache."""
 
 
 def mish(x: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def mish(x: Tensor) -> Tensor:
         return F.mish(x)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Mish.apply(x)
-    s = x.sigmoid() if x.dtype is not torch.bfloat16 else x.float().sigmoid_()
+    s = x.to(torch.promote_types(x.dtype, torch.float32)).sigmoid()
     n = torch.addcmul(s, s, 1 - s)
     return n.div_(2 - n).mul_(x).to(x.dtype)
 
@@ -42,15 +42,15 @@ class _Mish(torch.autograd.Function):
         block = min(x.numel(), MISH_BLOCK * torch.get_num_threads())
         scratch = x.new_empty(3 if x.dtype is wide else 5, block, dtype=wide)
         parts = (tensor.view(-1).split(max(1, block)) for tensor in (x, y, slope))
-        for part in zip(*parts, strict=True):
-            s, q, d, *own = scratch[:, : len(part[0])]
+        for x_part, y_part, slope_part in zip(*parts, strict=True):
+            s, q, d, *own = scratch[:, : len(x_part)]
             if x.dtype is wide:
-                _mish_with_slope(part[0], part[1], part[2], s, q, d)
+                _mish_with_slope(x_part, y_part, slope_part, s, q, d)
             else:
                 wide_x, wide_y = own
-                _mish_with_slope(wide_x.copy_(part[0]), wide_y, q, s, q, d)
-                part[1].copy_(wide_y)
-                part[2].copy_(q)
+                _mish_with_slope(wide_x.copy_(x_part), wide_y, q, s, q, d)
+                y_part.copy_(wide_y)
+                slope_part.copy_(q)
         ctx.save_for_backward(slope)
         return y
 
@@ -65,7 +65,7 @@ def _mish_with_slope(x: Tensor, y: Tensor, slope: Tensor, s: Tensor, q: Tensor, 
     """Into y and slope (which may be q); s, q and d are scratch, all of one length and type.
 
     With s = sigmoid(x), q = 1 - s and n = s + s q: y = x n / (2 - n), dy/dx = n / (2 - n) + 4 x s q^2 / (2 - n)^2.
-    Nothing overflows, no digits are lost on either side, and a sigmoid costs half of an exp.
+    Nothing overflows, y keeps its digits on both sides, and a sigmoid costs half of an exp.
     """
     torch.sigmoid(x, out=s)
     torch.sub(1, s, out=q)

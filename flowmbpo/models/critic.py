@@ -41,8 +41,8 @@ class EnsembleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[E, N, in]` -> `[E, N, out]`."""
-        h = F.layer_norm(self.activation(self.linear(x)), (self.scale.shape[-1],))
-        return torch.addcmul(self.shift.to(h.dtype), h, self.scale.to(h.dtype))
+        h = self.activation(self.linear(x))
+        return torch.addcmul(self.shift, F.layer_norm(h, h.shape[-1:]), self.scale)
 
 
 class Critic(nn.Module):

@@ -24,8 +24,9 @@ from flowmbpo.models.layers import (
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over features of the squared difference: `[..., Z]`, `[..., Z]` -> `[...]`, in one pass each way."""
-    return F.mse_loss(prediction, target, reduction="none").sum(-1) / target.shape[-1]  # mean's gradient is a pass more
+    """Mean over features of the squared difference: `[..., Z]`, `[..., Z]` -> `[...]`."""
+    # Not `mean`: its gradient is a tensor of the input's size, that of `sum` a view.
+    return F.mse_loss(prediction, target, reduction="none").sum(-1) / target.shape[-1]
 
 
 class Dynamics(nn.Module, ABC):

@@ -162,7 +162,7 @@ class ActorSpec(Section):
     imagined_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         512, description='imagined rollouts per update with imagination = "from_visited"'
     )
-    recent_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+    recent_steps: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
         128, description='newest control steps whose states imagination = "from_visited" starts from'
     )
     average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(

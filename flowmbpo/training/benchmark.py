@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.training import builder
-from flowmbpo.training.clock import PhaseClock, synchronizer
+from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.devices import describe, peak_memory
 
 Product = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shapes of the two factors
@@ -107,7 +107,7 @@ def _size(shape: Iterable[int]) -> int:
 
 def _seconds_alone(products: Counter[Product], device: str) -> float:
     """Seconds of the products by themselves: the best of a few repeats of each shape, times how often it occurred."""
-    synchronize = synchronizer(device)
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     total = 0.0
     for (a_shape, b_shape, dtype), count in products.items():
         a = torch.randn(a_shape, device=device).to(dtype)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,8 +30,9 @@ class PhaseClock:
         if self._waits:
             stamps[-1].synchronize()
             stamps = [stamps[0].elapsed_time(stamp) / 1000 for stamp in stamps]  # of milliseconds
-        seconds = {name: end - begin for (name, _), begin, end in zip(self._laps[1:], stamps, stamps[1:], strict=False)}
-        return {**seconds, "epoch": stamps[-1] - stamps[0]}
+        names = [name for name, _ in self._laps[1:]]
+        lengths = [end - begin for begin, end in itertools.pairwise(stamps)]
+        return {**dict(zip(names, lengths, strict=True)), "epoch": stamps[-1] - stamps[0]}
 
     def _now(self) -> Any:
         if not self._waits:
@@ -39,8 +40,3 @@ class PhaseClock:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
-
-
-def synchronizer(device: str) -> Callable[[], None]:
-    """Waits for the device; nothing to wait for on a CPU."""
-    return torch.cuda.synchronize if device == "cuda" else lambda: None

@@ -192,4 +192,4 @@ def _restore(trainer: Trainer, state: checkpoint.Checkpoint) -> None:
     except BrokenFile as error:
         raise WorkFailed(f"the resumable state cannot be read: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WorkFailed(f"{state.path} does not fit this version's networks or environment: {error}") from error
+        raise WorkFailed(f"{state.path} does not fit this version's learner or environment: {error}") from error

@@ -63,6 +63,16 @@ def test_gradients_are_clipped_and_the_norm_before_is_returned():
     torch.testing.assert_close(x.grad, torch.tensor([0.3, 0.4]))
 
 
+def test_a_parameter_without_a_part_in_the_loss_is_an_error_that_changes_nothing():
+    x, y = parameter(1.0), parameter(2.0)
+    optimizer = adam([x, y])
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match="1 parameters have no part"):
+        optimizer.step(x.sum())
+    assert x.item() == 1.0
+    assert optimizer.state_dict()["steps"] == before["steps"]
+
+
 def test_state_comes_back_exactly():
     x, y = parameter(1.0, -1.0), parameter(1.0, -1.0)
     first, second = adam([x]), adam([y])

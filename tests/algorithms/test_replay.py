@@ -140,18 +140,28 @@ def test_a_choice_draws_every_true_position_and_no_other(valid):
     assert drawn.unique().tolist() == [index for index, value in enumerate(valid) if value]
 
 
-def test_a_choice_among_nothing_stays_inside_the_mask():
-    assert Choice(torch.zeros(4, dtype=torch.bool)).draw(9, torch.Generator()).max() < 4
+def test_a_choice_knows_when_there_is_nothing():
+    assert Choice(torch.zeros(4, dtype=torch.bool)).empty
+    assert not Choice(torch.tensor([False, True])).empty
 
 
-def test_a_ring_that_lost_its_last_sequence_yields_rewards_that_no_update_accepts():
+def test_a_ring_can_lose_its_last_sequence_and_says_so():
     tape, replay = Tape(2, seed=0, end_probability=0.0), make(2 * 8, 2)
     tape.feed(replay, 8)
     assert replay.sample(4, 3, torch.Generator()).rewards.isfinite().all()
     tape.end_probability = 1.0
     tape.feed(replay, 8)
-    assert not replay.starts(3).count
-    assert replay.sample(4, 3, torch.Generator()).rewards.isnan().all()
+    with pytest.raises(ValueError, match="no sequence of 3 transitions"):
+        replay.sample(4, 3, torch.Generator())
+
+
+def test_recent_observations_right_after_every_episode_ended():
+    tape, replay = Tape(3, seed=0, end_probability=0.0), make(3 * 8, 3)
+    tape.feed(replay, 4)
+    tape.end_probability = 1.0
+    tape.feed(replay, 1)
+    obs = replay.sample_recent(200, 2, torch.Generator().manual_seed(0)).int().tolist()
+    assert {tuple(row) for row in obs} == set(tape.transitions[-1])
 
 
 def test_nothing_to_sample_is_an_error_that_says_so():
