@@ -62,12 +62,9 @@ def test_an_unknown_activation_names_the_known_ones() -> None:
         find_activation("relu")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12), (torch.bfloat16, 1e-2)]
-)
-def test_mish_of_more_than_one_block_and_of_an_input_with_gaps(
-    monkeypatch, dtype: torch.dtype, tolerance: float
-) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_mish_of_more_than_one_block_and_of_an_input_with_gaps(monkeypatch, dtype: torch.dtype) -> None:
+    tolerance = 8 * torch.finfo(dtype).eps
     monkeypatch.setattr(activations, "MISH_BLOCK", 1000)
     x = torch.randn(3, 5007).to(dtype)[:, ::2].requires_grad_()
     assert x.numel() > 2 * 1000 * torch.get_num_threads()
