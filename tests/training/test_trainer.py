@@ -53,6 +53,8 @@ def points(trainer: Trainer) -> dict[tuple[int, str], float]:
 
 
 def flat(state, prefix="") -> dict[str, object]:
+    if isinstance(state, list):
+        state = dict(enumerate(state))
     if isinstance(state, dict):
         return {k: v for key, item in state.items() for k, v in flat(item, f"{prefix}/{key}").items()}
     return {prefix: state}
