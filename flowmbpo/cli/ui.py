@@ -41,7 +41,8 @@ def ui(
     if store.is_server:
         typer.echo(address)
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell that starts this in the background had the first ignored
+        signal.signal(number, signal.default_int_handler)
     # A group of its own: the server has children, and all of them have to go with us. Its chatter goes to stderr.
     process = subprocess.Popen(command(store, port), env=environment(), stdout=2, start_new_session=True)
     try:
