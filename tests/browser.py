@@ -61,7 +61,9 @@ def complaints(browser: Any) -> list[str]:
 
 
 def wait(browser: Any, condition: Callable[[Any], Any], seconds: float = 60) -> Any:
-    """Wait until `condition(browser)` is true."""
+    """Wait until `condition(browser)` is true; a page that redraws under the condition is looked at again."""
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, seconds, poll_frequency=0.1).until(condition)
+    waiting = WebDriverWait(browser, seconds, poll_frequency=0.1, ignored_exceptions=[StaleElementReferenceException])
+    return waiting.until(condition)

@@ -9,9 +9,10 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from flowmbpo.errors import UserError, WorkFailed
@@ -135,12 +136,24 @@ def _check_writable(path: Path) -> None:
 
 @contextmanager
 def connect_readonly(path: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only connection that waits for writers and never creates the file."""
-    db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=20.0)
-    try:
+    """A read-only connection that waits for writers and never creates the file.
+
+    A writer that was killed leaves an unfinished transaction beside the file. Only who may write can undo it, so a
+    connection that may does, for a moment.
+    """
+    with closing(_connect(path, "ro")) as db:
+        try:
+            db.execute("SELECT 1 FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):
+                raise
+            with closing(_connect(path, "rw")) as writer:
+                writer.execute("SELECT 1 FROM sqlite_master")
         yield db
-    finally:
-        db.close()
+
+
+def _connect(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=20.0)
 
 
 @contextmanager

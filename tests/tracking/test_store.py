@@ -3,6 +3,8 @@
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.mlflow_client import open_client
 from flowmbpo.tracking.reader import open_reader
-from flowmbpo.tracking.store import check_sqlite, resolve_store, schema_lock
+from flowmbpo.tracking.store import check_sqlite, connect_readonly, resolve_store, schema_lock
 
 
 def test_the_default_lies_in_the_working_directory(tmp_path, monkeypatch):
@@ -33,6 +35,28 @@ def test_relative_and_absolute_files_and_servers(tmp_path):
 def test_other_uris_are_refused_with_what_is_allowed(uri):
     with pytest.raises(UserError, match=r"sqlite:///|names no host"):
         resolve_store(uri)
+
+
+def test_a_database_whose_writer_was_killed_inside_a_transaction_can_be_read(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE runs (name TEXT)")
+        db.execute("INSERT INTO runs VALUES ('kept')")
+    db.close()
+    writer = (
+        "import os, sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1])\n"
+        "db.execute('PRAGMA cache_size = 1')\n"  # so that half of the transaction is in the file already
+        "db.execute('BEGIN')\n"
+        "db.executemany('INSERT INTO runs VALUES (?)', [('lost' * 500,)] * 500)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", writer, path], check=False).returncode == -9
+    assert path.with_name("mlflow.db-journal").exists()
+    with connect_readonly(path) as db:
+        assert db.execute("SELECT name FROM runs").fetchall() == [("kept",)]
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            db.execute("DELETE FROM runs")
 
 
 def test_a_password_is_not_shown():
