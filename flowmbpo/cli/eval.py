@@ -130,9 +130,9 @@ def _evaluate_one(
     skip_current: bool,
 ) -> Row:
     """One row of the result; a broken checkpoint is a row with its error."""
+    from flowmbpo.runs.files import BrokenFile
     from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
     from flowmbpo.training.evaluator import protocol
-    from flowmbpo.training.tensor_files import BrokenFile
 
     how = protocol(run.whole_param("evaluation.seed") or DEFAULT_SEED, episodes)
     if skip_current and how.was_used_for(found):

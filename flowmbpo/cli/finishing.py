@@ -13,7 +13,7 @@ from flowmbpo.cli.render import replay_of
 from flowmbpo.errors import UserError, WorkFailed
 
 if TYPE_CHECKING:
-    from flowmbpo.training.run_files import RunFiles
+    from flowmbpo.runs.layout import RunFiles
 
 
 def pictures(files: RunFiles, device: str) -> list[Path]:

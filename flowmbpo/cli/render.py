@@ -18,8 +18,8 @@ from flowmbpo.tracking.reader import open_reader, select_run
 from flowmbpo.tracking.records import CheckpointRecord, RunRecord
 
 if TYPE_CHECKING:
-    from flowmbpo.tracking.recording import Recording
-    from flowmbpo.training.run_files import RunFiles
+    from flowmbpo.runs.episode import Episode
+    from flowmbpo.runs.layout import RunFiles
 
 SUFFIXES = (".html", ".mp4", ".gif")
 
@@ -48,19 +48,19 @@ def render(
     record = select_run(reader.runs(), run)
     found = choose(record, reader.checkpoints([record]), which)
 
+    from flowmbpo.runs.files import BrokenFile
     from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
     from flowmbpo.training.devices import choose_device
-    from flowmbpo.training.recording import record_checkpoint
-    from flowmbpo.training.tensor_files import BrokenFile
+    from flowmbpo.training.rollout import episode_of_checkpoint
 
     try:
         with checkpoint_folder(reader.store, found) as folder:
-            recording = record_checkpoint(folder, choose_device(device), seed, steps)
+            episode = episode_of_checkpoint(folder, choose_device(device), seed, steps)
     except (BrokenFile, FileNotFoundError) as error:
         raise WorkFailed(f"{record.run_name} {found.name}: {error}") from error
-    _write(recording, out)
+    _write(episode, out)
     tables.err.print(
-        f"{out}: {recording.title}, R {recording.cumulative_reward[-1]:,.1f} in {recording.steps:,} steps",
+        f"{out}: {episode.title}, R {episode.cumulative_reward[-1]:,.1f} in {episode.steps:,} steps",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -95,12 +95,12 @@ def check_target(path: Path) -> None:
         raise UserError(f"--out {path}: no permission to write in {folder}")
 
 
-def _write(recording: Recording, out: Path) -> None:
+def _write(episode: Episode, out: Path) -> None:
     suffix = out.suffix.lower()
     if suffix == ".html":
         from flowmbpo.reports.replay import write_replay_html
 
-        write_replay_html(recording, out)
+        write_replay_html(episode, out)
         return
     from rich.progress import Progress
 
@@ -109,23 +109,23 @@ def _write(recording: Recording, out: Path) -> None:
     write = write_mp4 if suffix == ".mp4" else write_gif
     with Progress(console=tables.err, disable=not tables.err.is_terminal) as progress:
         task = progress.add_task(f"painting {out.name}", total=None)
-        write(recording, out, lambda done, total: progress.update(task, completed=done, total=total))
+        write(episode, out, lambda done, total: progress.update(task, completed=done, total=total))
 
 
 def replay_of(files: RunFiles, device: str) -> list[Path]:
     """`replay.html` of a finished run's best checkpoint, among its artifacts. A replay that fails costs no run: it is
     told, and the list is empty."""
     from flowmbpo.reports.replay import write_replay_html
-    from flowmbpo.training import checkpoint
-    from flowmbpo.training.recording import record_checkpoint
-    from flowmbpo.training.tensor_files import BrokenFile
+    from flowmbpo.runs import checkpoint
+    from flowmbpo.runs.files import BrokenFile
+    from flowmbpo.training.rollout import episode_of_checkpoint
 
     page = files.artifacts / "replay.html"
     try:
         (epoch,) = checkpoint.select(files, "best")
-        recording = record_checkpoint(files.checkpoint(epoch), device)
+        episode = episode_of_checkpoint(files.checkpoint(epoch), device)
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_replay_html(recording, page)
+        write_replay_html(episode, page)
     except (BrokenFile, UserError, WorkFailed, OSError) as error:
         tables.err.print(f"warning: no replay: {error}", markup=False, highlight=False, soft_wrap=True)
         return []

@@ -66,7 +66,7 @@ def live_runs(tracking_uri: str | None) -> list[RunRecord]:
 
 def read_and_mark(reader: Reader) -> list[RunRecord]:
     """All runs of the store; those whose process is gone are closed as KILLED first."""
-    from flowmbpo.tracking.liveness import is_dead
+    from flowmbpo.runs.lock import is_dead
 
     found = reader.runs()
     if any(run.status == "RUNNING" and is_dead(run.tags) for run in found):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flowmbpo.cluster import slurm_queue
 from flowmbpo.cluster.submission import Submission, TaskRecord
-from flowmbpo.tracking.journal import read_records
+from flowmbpo.runs.journal import read_records
 
 TASK_TAG = "flowmbpo.job_task"  # <submission folder>/<task>: unique, also when a cluster counts from 1 again
 CHECKPOINTED = 128 + signal.SIGUSR1  # exit code of a run that stopped because it was told to make room

@@ -16,8 +16,8 @@ from flowmbpo.reports.differences import spec_difference, stale_runs
 from flowmbpo.reports.known import Known, as_registry, known_experiments
 from flowmbpo.reports.rows import EVALUATED, TRAINED, Row, RunFigures, make_row, run_figures
 from flowmbpo.reports.verdicts import Verdict, judge_all
+from flowmbpo.runs.lock import is_dead
 from flowmbpo.spec.problems import did_you_mean
-from flowmbpo.tracking.liveness import is_dead
 from flowmbpo.tracking.reader import Reader, open_reader, select_run
 from flowmbpo.tracking.records import RunRecord
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flowmbpo.reports.plots import learning_curve_picture
-from flowmbpo.tracking.journal import read_records
+from flowmbpo.runs.journal import read_records
 from flowmbpo.tracking.run_tracker import TRACKING_FOLDER
 
 FILE_NAME = "learning_curve.png"

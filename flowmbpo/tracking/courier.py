@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.journal import Journal, Record
+from flowmbpo.runs.lock import HEARTBEAT_SECONDS, HEARTBEAT_TAG
 from flowmbpo.tracking.delivery import Delivery
-from flowmbpo.tracking.journal import Journal, Record
-from flowmbpo.tracking.liveness import HEARTBEAT_SECONDS, HEARTBEAT_TAG
 from flowmbpo.tracking.mlflow_client import Unreachable
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.store import Store

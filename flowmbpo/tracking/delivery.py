@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from flowmbpo.errors import WorkFailed
-from flowmbpo.tracking.journal import Cursor, CursorFile, Record, read_records
+from flowmbpo.runs.journal import Cursor, CursorFile, Record, read_records
 from flowmbpo.tracking.mlflow_client import Refused
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowmbpo.runs.journal import Record
 from flowmbpo.tracking.first_view import experiment_tags
-from flowmbpo.tracking.journal import Record
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
 from flowmbpo.tracking.store import EXPERIMENT, Store

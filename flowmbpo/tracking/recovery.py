@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.journal import CursorFile, Journal, Record, read_records
+from flowmbpo.runs.lock import DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, RunLock, hostname, is_dead, is_locked
 from flowmbpo.tracking.delivery import Delivery
-from flowmbpo.tracking.journal import CursorFile, Journal, Record, read_records
-from flowmbpo.tracking.liveness import DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, RunLock, hostname, is_dead, is_locked
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.run_tracker import TRACKING_FOLDER

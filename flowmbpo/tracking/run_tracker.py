@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.journal import Journal, Record, read_records
+from flowmbpo.runs.lock import RunLock, process_tags
 from flowmbpo.tracking import provenance
 from flowmbpo.tracking.courier import Courier
-from flowmbpo.tracking.journal import Journal, Record, read_records
-from flowmbpo.tracking.liveness import RunLock, process_tags
 from flowmbpo.tracking.metrics import check_names
 from flowmbpo.tracking.store import Store
 from flowmbpo.tracking.tracker import Status, status_after

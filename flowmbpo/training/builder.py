@@ -19,13 +19,13 @@ from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Encoder, WorldModel
+from flowmbpo.runs.checkpoint import Checkpoint
+from flowmbpo.runs.files import BrokenFile
 from flowmbpo.spec.schema import ActorSpec, CriticSpec, EnvSpec, Experiment, FlowWorldModelSpec, WorldModelSpec
-from flowmbpo.training.checkpoint import Checkpoint
 from flowmbpo.training.devices import reuse_freed_memory
 from flowmbpo.training.episodes import EpisodeRecorder
 from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.seeding import Seeds
-from flowmbpo.training.tensor_files import BrokenFile
 
 
 @dataclass(frozen=True)

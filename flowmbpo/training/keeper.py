@@ -7,13 +7,13 @@ from typing import Any
 
 from flowmbpo import __version__
 from flowmbpo.errors import WorkFailed
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.layout import RunFiles, epoch_folder
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
-from flowmbpo.training import checkpoint
 from flowmbpo.training.continuation import code_versions
 from flowmbpo.training.evaluator import Evaluation, protocol
-from flowmbpo.training.run_files import RunFiles, epoch_folder
 
 
 class Keeper:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flowmbpo.runs import checkpoint
 from flowmbpo.tracking.evaluations import EvaluationProtocol
-from flowmbpo.training import builder, checkpoint
+from flowmbpo.training import builder
 from flowmbpo.training.evaluator import Evaluation, Evaluator
 
 

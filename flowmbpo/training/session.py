@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.files import BrokenFile
+from flowmbpo.runs.layout import RUNS, RunFiles
+from flowmbpo.runs.lock import RunLock
 from flowmbpo.spec.identity import run_name, spec_hash
 from flowmbpo.spec.schema import Experiment
-from flowmbpo.tracking.liveness import RunLock
 from flowmbpo.tracking.run_tracker import RunDescription, RunTracker, resume_run, start_run
 from flowmbpo.tracking.store import resolve_store
-from flowmbpo.training import builder, checkpoint
+from flowmbpo.training import builder
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.continuation import code_changes, registry_changes
 from flowmbpo.training.devices import choose_device, describe
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.progress import Watcher
 from flowmbpo.training.result import RunResult
-from flowmbpo.training.run_files import RUNS, RunFiles
 from flowmbpo.training.signals import StopRequest, watch_signals
-from flowmbpo.training.tensor_files import BrokenFile
 from flowmbpo.training.trainer import Trainer
 
 

@@ -13,7 +13,6 @@ from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
-from flowmbpo.training import checkpoint
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.devices import peak_memory
 from flowmbpo.training.episodes import EpisodeRecorder
@@ -21,6 +20,7 @@ from flowmbpo.training.evaluator import Evaluator, Policy
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.progress import Progress, Watcher
+from flowmbpo.training.seeding import random_states, restore_random_states
 from flowmbpo.training.signals import StopRequest
 
 RESUMABLE_SECONDS = 600.0  # a kill -9 loses at most this much training, or what came after the last checkpoint_interval
@@ -241,7 +241,7 @@ class Trainer:
         return {
             "algorithm": self.algorithm.state_dict(),
             "env": self.env.state_dict(),
-            "random": checkpoint.random_states(),
+            "random": random_states(),
             "monitor": self.monitor.state_dict(),
             "sums": dict(self._sums),
             "counts": dict(self._counts),
@@ -272,4 +272,4 @@ class Trainer:
         self._seconds = dict(counters["seconds"])
         self._sums = dict(state["sums"])
         self._counts = dict(state["counts"])
-        checkpoint.restore_random_states(state["random"])
+        restore_random_states(state["random"])

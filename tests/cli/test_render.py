@@ -136,7 +136,7 @@ def test_a_broken_checkpoint_fails_and_leaves_nothing(flowmbpo, here, run_id):
 
 def test_a_replay_that_fails_costs_no_run(here, run_id, capsys):
     from flowmbpo.cli.render import replay_of
-    from flowmbpo.training.run_files import RunFiles
+    from flowmbpo.runs.layout import RunFiles
 
     files = RunFiles.of(run_id)
     assert replay_of(files, "cpu") == [files.artifacts / "replay.html"]

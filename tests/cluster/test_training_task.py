@@ -16,7 +16,7 @@ import pytest
 
 from flowmbpo.cluster.states import is_alive, recorded_state
 from flowmbpo.cluster.task import Attempt, TrainingTask, resumable_epoch, runs_of_tasks
-from flowmbpo.training.run_files import RunFiles
+from flowmbpo.runs.layout import RunFiles
 
 TRAINING = Path(__file__).with_name("stand_in_training.py")
 

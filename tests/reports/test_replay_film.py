@@ -95,14 +95,14 @@ def test_pictures_show_the_body_and_its_motion():
 
 def test_contact_is_shown_by_filled_dots():
     """The lowest foot is always in the ground: its dot is filled, that of a lifted foot is not."""
-    recording = walk(60)
-    painter = film.Painter(recording, 480, 270)
-    touching = recording.clearance()[10] < 0
+    episode = walk(60)
+    painter = film.Painter(episode, 480, 270)
+    touching = episode.clearance()[10] < 0
     assert 0 < touching.sum() < 4
     image = painter.paint(10).astype(float) / 255
     for foot, touches in enumerate(touching):
         x = 480 - (4 * 1.6 + 0.6) * 10 + 16 * foot + 5
-        near = np.abs(image[256, int(x)] - painter.colors[recording.feet[foot]]).max() < 0.05
+        near = np.abs(image[256, int(x)] - painter.colors[episode.feet[foot]]).max() < 0.05
         assert near == touches
 
 

@@ -1,4 +1,4 @@
-"""The replay page as text: its data are the recording's, it fetches nothing, and no name can break out of it."""
+"""The replay page as text: its data are the episode's, it fetches nothing, and no name can break out of it."""
 
 import base64
 import dataclasses
@@ -17,7 +17,7 @@ PAGE = Path(html.__file__).parent / "page"
 
 
 def data_of(page):
-    """The recording as the browser parses it."""
+    """The episode as the browser parses it."""
     return json.loads(re.search(r'<script id="recording" type="application/json">(.*?)</script>', page, re.S)[1])
 
 
@@ -26,23 +26,23 @@ def unpack(text, dtype):
 
 
 def test_the_page_holds_the_recording():
-    recording = walk(300)
-    found = data_of(html.replay_html(recording))
+    episode = walk(300)
+    found = data_of(html.replay_html(episode))
     assert (found["steps"], found["links"], found["dt"]) == (300, 9, pytest.approx(1 / 60))
-    np.testing.assert_array_equal(unpack(found["reward"], "<f4"), recording.reward)
+    np.testing.assert_array_equal(unpack(found["reward"], "<f4"), episode.reward)
     np.testing.assert_array_equal(unpack(found["cumulative"], "<f4"), 4.0 * np.arange(1, 301))
-    np.testing.assert_array_equal(unpack(found["clearance"], "<f4").reshape(300, 4), recording.clearance())
+    np.testing.assert_array_equal(unpack(found["clearance"], "<f4").reshape(300, 4), episode.clearance())
     assert [found["capsules"][index]["part"] for index in found["feet"]] == ["foot 1", "foot 2", "foot 3", "foot 4"]
     assert len(found["capsules"]) == 13
 
 
 def test_poses_are_exact_to_a_hair():
-    recording = walk(300)
-    poses = data_of(html.replay_html(recording))["poses"]
+    episode = walk(300)
+    poses = data_of(html.replay_html(episode))["poses"]
     codes = unpack(poses["data"], "<u2").reshape(300, -1)
     restored = np.array(poses["low"]) + np.array(poses["step"]) * codes
-    error = np.abs(restored - recording.poses.reshape(300, -1)).max(axis=0)
-    spread = np.ptp(recording.poses.reshape(300, -1), axis=0)
+    error = np.abs(restored - episode.poses.reshape(300, -1)).max(axis=0)
+    spread = np.ptp(episode.poses.reshape(300, -1), axis=0)
     assert (error <= 0.5001 * spread / 65535 + 1e-7).all()
     assert error.max() < 0.2e-3  # m, on a run of 15 m
 
@@ -77,8 +77,8 @@ def test_the_library_is_named_with_its_licence():
 
 @pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "{{three}}", "<!--<script>", "a & \"b\" 'c'"])
 def test_names_cannot_break_out(name):
-    recording = dataclasses.replace(walk(5), title=name, details=((name, name),))
-    page = html.replay_html(recording)
+    episode = dataclasses.replace(walk(5), title=name, details=((name, name),))
+    page = html.replay_html(episode)
     assert data_of(page)["title"] == name
     assert data_of(page)["details"] == [[name, name]]
     assert page.count("<script") == html.replay_html(walk(5)).count("<script")

@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 
 from flowmbpo.physics import ant, ant_pose
-from flowmbpo.tracking.recording import Recording
+from flowmbpo.runs.episode import Episode
 
 SPEED = 3.0  # m/s
 DT = 1 / 60
 
 
-def walk(steps: int = 240, title: str = "48M-flow-v2/seed-0") -> Recording:
-    """A recording of `steps` control steps with reward 4 in each."""
+def walk(steps: int = 240, title: str = "48M-flow-v2/seed-0") -> Episode:
+    """An episode of `steps` control steps with reward 4 in each."""
     time = np.arange(steps) * DT
     phase = 2 * np.pi * 2.2 * time
     q = np.zeros((steps, ant.NUM_Q))
@@ -25,7 +25,7 @@ def walk(steps: int = 240, title: str = "48M-flow-v2/seed-0") -> Recording:
         q[:, 7 + 2 * leg] = 0.4 * np.sin(swing) * (1 if leg < 2 else -1)
         q[:, 8 + 2 * leg] = ant.ANKLE_SIGN[leg] * (0.95 + 0.3 * np.cos(swing))
     capsules = ant_pose.capsules()
-    recording = Recording(
+    episode = Episode(
         title=title,
         dt=DT,
         capsule_link=np.array([capsule.link for capsule in capsules]),
@@ -38,17 +38,17 @@ def walk(steps: int = 240, title: str = "48M-flow-v2/seed-0") -> Recording:
         outcome="time limit",
         details=(("checkpoint", "epoch 500"), ("start", "seed 0")),
     )
-    poses = recording.poses.copy()
-    poses[:, :, 1] -= recording.clearance().min(axis=1)[:, None] + 0.01
-    return dataclasses.replace(recording, poses=poses)
+    poses = episode.poses.copy()
+    poses[:, :, 1] -= episode.clearance().min(axis=1)[:, None] + 0.01
+    return dataclasses.replace(episode, poses=poses)
 
 
-def ball(steps: int = 30) -> Recording:
+def ball(steps: int = 30) -> Episode:
     """A body without feet or speed: one ball that rolls along x."""
     poses = np.zeros((steps, 1, 7), dtype=np.float32)
     poses[:, 0, 0] = 0.05 * np.arange(steps)
     poses[:, 0, 1], poses[:, 0, 6] = 0.1, 1.0
-    return Recording(
+    return Episode(
         title="ball",
         dt=0.1,
         capsule_link=np.zeros(1, dtype=int),

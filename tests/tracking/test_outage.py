@@ -7,8 +7,8 @@ import pytest
 from mlflow_server import delivered, history, wait_for
 
 from flowmbpo.errors import WorkFailed
+from flowmbpo.runs.journal import read_records
 from flowmbpo.tracking import courier
-from flowmbpo.tracking.journal import read_records
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.recovery import owing_runs, sync_runs

@@ -12,7 +12,7 @@ import pytest
 from mlflow_server import delivered, history, wait_for
 
 from flowmbpo.errors import UserError
-from flowmbpo.tracking.liveness import SILENCE_SECONDS, RunLock, is_dead, is_locked, process_tags
+from flowmbpo.runs.lock import SILENCE_SECONDS, RunLock, is_dead, is_locked, process_tags
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.recovery import mark_dead_runs, sync_runs
 from flowmbpo.tracking.store import resolve_store

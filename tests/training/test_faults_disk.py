@@ -8,8 +8,8 @@ import subprocess
 import pytest
 from commands import Workplace
 
-from flowmbpo.training import checkpoint
-from flowmbpo.training.run_files import RunFiles
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.layout import RunFiles
 
 SMALL_DISK = 3 << 20
 

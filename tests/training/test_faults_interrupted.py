@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from flowmbpo.training import checkpoint
-from flowmbpo.training.run_files import RunFiles
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.layout import RunFiles
 
 
 def assert_continues_as_if_never_interrupted(work, new_workplace, last):
@@ -62,9 +62,9 @@ def hang_in_second_checkpoint():
     """A disk that stops answering: writing the state of epoch 20 takes for ever."""
     import ctypes
 
-    from flowmbpo.training import tensor_files
+    from flowmbpo.runs import tensors
 
-    original = tensor_files.write_tensors
+    original = tensors.write_tensors
 
     def write(path, tensors):
         if "epoch-000020" in str(path):
@@ -74,7 +74,7 @@ def hang_in_second_checkpoint():
                 print("interrupted", flush=True)
         return original(path, tensors)
 
-    tensor_files.write_tensors = write
+    tensors.write_tensors = write
 
 
 def test_kill_9_at_random_moments(work, new_workplace):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowmbpo.training import checkpoint
-from flowmbpo.training.run_files import RunFiles
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.layout import RunFiles
 
 
 def reward_is_lost_after_epoch_11():

@@ -7,13 +7,14 @@ import torch
 from tiny import QuietWatcher, tiny
 
 from flowmbpo.errors import WorkFailed
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import MemoryTracker
-from flowmbpo.training import builder, checkpoint
+from flowmbpo.training import builder
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.monitor import CollapseMonitor
-from flowmbpo.training.run_files import RunFiles
 from flowmbpo.training.signals import StopRequest
 from flowmbpo.training.trainer import Trainer
 

@@ -1,4 +1,4 @@
-"""Recording -> GIF or MP4: which steps become frames, what is written over them, and the encoders.
+"""Episode -> GIF or MP4: which steps become frames, what is written over them, and the encoders.
 
 MP4 is H.264 through PyAV, whose wheel carries the FFmpeg libraries (a third of the size of packages that ship the
 program, and frames are handed over in memory); GIF is Pillow's. Where pixels come from is `raycast`.
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flowmbpo.reports.replay.files import atomic
 from flowmbpo.reports.replay.raycast import MARK_EVERY, Camera, Ground, Palette, bodies, shadow
-from flowmbpo.tracking.recording import Recording
+from flowmbpo.runs.episode import Episode
 
 MP4_SIZE, MP4_FPS = (960, 540), 30
 GIF_SIZE, GIF_FPS = (480, 270), 20  # the time unit of GIF is 10 ms: 20 is exact, 30 is not
@@ -27,7 +27,7 @@ _INK, _DIM = (26, 34, 48), (92, 103, 122)
 Progress = Callable[[int, int], None]  # (frames done, frames in all)
 
 
-def write_mp4(recording: Recording, path: Path, progress: Progress = lambda done, total: None) -> None:
+def write_mp4(episode: Episode, path: Path, progress: Progress = lambda done, total: None) -> None:
     """Write a film that browsers play (H.264, yuv420p). Raises WorkFailed when the file cannot be written."""
     import av
 
@@ -36,14 +36,14 @@ def write_mp4(recording: Recording, path: Path, progress: Progress = lambda done
         stream.width, stream.height = MP4_SIZE
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, MP4_FPS)
-        for image in frames(recording, MP4_SIZE, MP4_FPS, progress):
+        for image in frames(episode, MP4_SIZE, MP4_FPS, progress):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 
-def write_gif(recording: Recording, path: Path, progress: Progress = lambda done, total: None) -> None:
+def write_gif(episode: Episode, path: Path, progress: Progress = lambda done, total: None) -> None:
     """Write an endlessly repeating GIF. Raises WorkFailed when the file cannot be written."""
-    pictures = (Image.fromarray(image) for image in frames(recording, GIF_SIZE, GIF_FPS, progress))
+    pictures = (Image.fromarray(image) for image in frames(episode, GIF_SIZE, GIF_FPS, progress))
     first = next(pictures)
     # One palette for all frames, without dithering: still pixels stay the same, which is what GIF compresses.
     palette = first.quantize(128, method=Image.Quantize.MEDIANCUT)
@@ -52,34 +52,34 @@ def write_gif(recording: Recording, path: Path, progress: Progress = lambda done
         palette.save(temporary, save_all=True, append_images=rest, duration=1000 // GIF_FPS, loop=0, disposal=1)
 
 
-def frame_steps(recording: Recording, fps: int) -> np.ndarray:
+def frame_steps(episode: Episode, fps: int) -> np.ndarray:
     """The control steps shown in real time at `fps`, (frames,)."""
-    count = max(1, int(np.floor((recording.steps - 1) * recording.dt * fps + 1e-6)) + 1)
-    return np.minimum(np.rint(np.arange(count) / (fps * recording.dt)).astype(np.intp), recording.steps - 1)
+    count = max(1, int(np.floor((episode.steps - 1) * episode.dt * fps + 1e-6)) + 1)
+    return np.minimum(np.rint(np.arange(count) / (fps * episode.dt)).astype(np.intp), episode.steps - 1)
 
 
-def frames(recording: Recording, size: tuple[int, int], fps: int, progress: Progress) -> Iterator[np.ndarray]:
+def frames(episode: Episode, size: tuple[int, int], fps: int, progress: Progress) -> Iterator[np.ndarray]:
     """RGB pictures (H, W, 3) uint8, in real time."""
-    painter = Painter(recording, *size)
-    steps = frame_steps(recording, fps)
+    painter = Painter(episode, *size)
+    steps = frame_steps(episode, fps)
     for count, step in enumerate(steps, start=1):
         yield painter.paint(int(step))
         progress(count, len(steps))
 
 
 class Painter:
-    """Paints single steps of one recording; what does not change from step to step is computed once."""
+    """Paints single steps of one episode; what does not change from step to step is computed once."""
 
-    def __init__(self, recording: Recording, width: int, height: int, palette: Palette | None = None) -> None:
-        self.recording = recording
+    def __init__(self, episode: Episode, width: int, height: int, palette: Palette | None = None) -> None:
+        self.episode = episode
         self.palette = palette or Palette()
         self.camera = Camera(width, height)
         self.ground = Ground(self.camera, self.camera.eye[1] + LOOK_HEIGHT, self.palette)
-        self.segments = recording.segments().astype(np.float64)
-        self.clearance = recording.clearance()
-        self.cumulative = recording.cumulative_reward
-        self.path = smooth(recording.poses[:, 0, [0, 2]].astype(np.float64))
-        self.colors = np.array([self.palette.of(part) for part in recording.capsule_part])
+        self.segments = episode.segments().astype(np.float64)
+        self.clearance = episode.clearance()
+        self.cumulative = episode.cumulative_reward
+        self.path = smooth(episode.poses[:, 0, [0, 2]].astype(np.float64))
+        self.colors = np.array([self.palette.of(part) for part in episode.capsule_part])
 
     def paint(self, step: int) -> np.ndarray:
         """Picture (H, W, 3) uint8 of control step `step`."""
@@ -87,7 +87,7 @@ class Painter:
         eye = np.array([x, LOOK_HEIGHT, z]) + self.camera.eye
         marks = range(int(MARK_EVERY * ((x - 4) // MARK_EVERY)), int(x + 16), int(MARK_EVERY))
         image = self.ground.colors(eye, z, {metres: label(f"{metres} m") for metres in marks})
-        segments, radii = self.segments[step], self.recording.capsule_radius
+        segments, radii = self.segments[step], self.episode.capsule_radius
         image *= 1.0 - shadow(self.ground, eye, segments, radii)[..., None]
         image += self.ground.fog * (np.array(self.palette.sky, dtype=np.float32) - image)
         found = bodies(self.camera, segments - eye, radii, self.colors)
@@ -100,17 +100,17 @@ class Painter:
 
     def _write(self, picture: Image.Image, step: int) -> None:
         """The figures of the step over the picture, sized by its height."""
-        recording, pen, unit = self.recording, ImageDraw.Draw(picture), picture.height / 27
+        episode, pen, unit = self.episode, ImageDraw.Draw(picture), picture.height / 27
         small, middle, large = font(0.8 * unit), font(1.05 * unit), font(2.1 * unit)
-        pen.text((unit, 0.8 * unit), recording.title, _INK, middle)
-        details = " · ".join(f"{name} {value}" for name, value in recording.details)
+        pen.text((unit, 0.8 * unit), episode.title, _INK, middle)
+        details = " · ".join(f"{name} {value}" for name, value in episode.details)
         pen.text((unit, 2.2 * unit), details, _DIM, small)
         bottom = picture.height - 0.9 * unit
         pen.text((unit, bottom - 2.1 * unit), "R so far", _DIM, small, anchor="ls")
         pen.text((unit, bottom), f"{self.cumulative[step]:,.0f}", _INK, large, anchor="ls")
-        figures = [("time", f"{step * recording.dt:.1f} s")]
-        if np.isfinite(recording.speed[step]):
-            figures.insert(0, ("speed", f"{recording.speed[step]:.1f} m/s"))
+        figures = [("time", f"{step * episode.dt:.1f} s")]
+        if np.isfinite(episode.speed[step]):
+            figures.insert(0, ("speed", f"{episode.speed[step]:.1f} m/s"))
         for column, (name, value) in enumerate(figures):
             left = (8 + 5.5 * column) * unit
             pen.text((left, bottom - 1.5 * unit), name, _DIM, small, anchor="ls")
@@ -121,7 +121,7 @@ class Painter:
         self, pen: ImageDraw.ImageDraw, step: int, width: int, bottom: float, unit: float, small: ImageFont.FreeTypeFont
     ) -> None:
         """A dot for each foot, filled while it touches the ground."""
-        feet = self.recording.feet
+        feet = self.episode.feet
         if not feet:
             return
         left = width - (len(feet) * 1.6 + 0.6) * unit

@@ -1,4 +1,4 @@
-"""Recording -> one self-contained HTML page that plays it in 3D. The page's own sources are in `page/`."""
+"""Episode -> one self-contained HTML page that plays it in 3D. The page's own sources are in `page/`."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Any
 import numpy as np
 
 from flowmbpo.reports.replay.files import atomic
-from flowmbpo.tracking.recording import Recording
+from flowmbpo.runs.episode import Episode
 
 THREE_VERSION = "r187"
 _PAGE = Path(__file__).parent / "page"
 _SCRIPTS = ("decode.js", "stage.js", "timeline.js", "player.js")  # order matters: one scope
 
 
-def write_replay_html(recording: Recording, path: Path) -> None:
+def write_replay_html(episode: Episode, path: Path) -> None:
     """Write the page to `path`: it fetches nothing, and works from disk and in a sandboxed frame.
 
     Raises WorkFailed when the file cannot be written.
     """
     with atomic(path) as temporary:
-        temporary.write_text(replay_html(recording), encoding="utf-8")
+        temporary.write_text(replay_html(episode), encoding="utf-8")
 
 
-def replay_html(recording: Recording) -> str:
+def replay_html(episode: Episode) -> str:
     """The page as text."""
     parts = {
-        "title": html.escape(recording.title),
+        "title": html.escape(episode.title),
         "three_version": THREE_VERSION,
         "three_licence": _read("three.LICENSE.txt"),
         "style": _read("page.css"),
         "three": _read("three.bundle.min.js"),
         "script": "".join(_read(name) for name in _SCRIPTS),
-        "recording": script_json(document(recording)),
+        "recording": script_json(document(episode)),
     }
     return fill(_read("page.html"), parts)
 
@@ -57,14 +57,14 @@ def script_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def document(recording: Recording) -> dict[str, Any]:
+def document(episode: Episode) -> dict[str, Any]:
     """What `page/decode.js` reads."""
     return {
-        "title": recording.title,
-        "details": [list(pair) for pair in recording.details],
-        "dt": recording.dt,
-        "steps": recording.steps,
-        "links": recording.poses.shape[1],
+        "title": episode.title,
+        "details": [list(pair) for pair in episode.details],
+        "dt": episode.dt,
+        "steps": episode.steps,
+        "links": episode.poses.shape[1],
         "capsules": [
             {
                 "link": int(link),
@@ -74,19 +74,19 @@ def document(recording: Recording) -> dict[str, Any]:
                 "part": part,
             }
             for link, ends, radius, part in zip(
-                recording.capsule_link,
-                recording.capsule_ends,
-                recording.capsule_radius,
-                recording.capsule_part,
+                episode.capsule_link,
+                episode.capsule_ends,
+                episode.capsule_radius,
+                episode.capsule_part,
                 strict=True,
             )
         ],
-        "feet": list(recording.feet),
-        "poses": quantised(recording.poses.reshape(recording.steps, -1)),
-        "reward": packed(recording.reward, "<f4"),
-        "cumulative": packed(recording.cumulative_reward, "<f4"),
-        "speed": packed(recording.speed, "<f4"),
-        "clearance": packed(recording.clearance(), "<f4"),
+        "feet": list(episode.feet),
+        "poses": quantised(episode.poses.reshape(episode.steps, -1)),
+        "reward": packed(episode.reward, "<f4"),
+        "cumulative": packed(episode.cumulative_reward, "<f4"),
+        "speed": packed(episode.speed, "<f4"),
+        "clearance": packed(episode.clearance(), "<f4"),
     }
 
 

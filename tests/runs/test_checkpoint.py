@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.training import checkpoint, state_tree, tensor_files
-from flowmbpo.training.run_files import RunFiles, epoch_folder
-from flowmbpo.training.tensor_files import BrokenFile
+from flowmbpo.runs import checkpoint, state_tree, tensors
+from flowmbpo.runs.files import BrokenFile
+from flowmbpo.runs.layout import RunFiles, epoch_folder
 
 ABOUT = {"epoch": 3, "env_steps": 300}
 
@@ -78,9 +78,9 @@ def test_optimizer_state_continues_from_disk(tmp_path):
 def test_the_library_reads_our_safetensors(tmp_path):
     from safetensors.torch import load_file
 
-    tensors = {"a": torch.randn(7, 3), "b": torch.arange(5), "scalar": torch.tensor(2.0)}
-    tensor_files.write_tensors(tmp_path / "x.safetensors", tensors)
-    assert_same(tensors, load_file(tmp_path / "x.safetensors"))
+    some = {"a": torch.randn(7, 3), "b": torch.arange(5), "scalar": torch.tensor(2.0)}
+    tensors.write_tensors(tmp_path / "x.safetensors", some)
+    assert_same(some, load_file(tmp_path / "x.safetensors"))
 
 
 def test_a_state_with_an_unknown_object_is_refused():
@@ -144,14 +144,14 @@ def test_lying_tensor_headers_are_refused(tmp_path, header):
     path = tmp_path / "tensors.safetensors"
     path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + b"\0" * 16)
     with pytest.raises(BrokenFile):
-        tensor_files.read_tensors(path)
+        tensors.read_tensors(path)
 
 
 def test_a_header_length_of_terabytes_is_refused(tmp_path):
     path = tmp_path / "tensors.safetensors"
     path.write_bytes(struct.pack("<Q", 1 << 42) + b"{}")
     with pytest.raises(BrokenFile):
-        tensor_files.read_tensors(path)
+        tensors.read_tensors(path)
 
 
 def test_names_in_the_manifest_cannot_leave_the_folder(tmp_path):
@@ -178,7 +178,7 @@ def test_a_crash_while_writing_leaves_no_folder(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = saved(tmp_path)
-    monkeypatch.setattr(tensor_files, "write_tensors", fail)
+    monkeypatch.setattr(tensors, "write_tensors", fail)
     with pytest.raises(WorkFailed, match="No space left"):
         checkpoint.save(tmp_path / epoch_folder(4), a_state(), kind="checkpoint", about=ABOUT)
     assert [entry.name for entry in tmp_path.iterdir()] == [before.name]

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from flowmbpo.tracking.journal import Cursor, CursorFile, Journal, read_records
+from flowmbpo.runs.journal import Cursor, CursorFile, Journal, read_records
 
 
 def written(path, offset=0):

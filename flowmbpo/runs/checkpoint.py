@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.training import state_tree, tensor_files
-from flowmbpo.training.run_files import RunFiles, epoch_folder
-from flowmbpo.training.tensor_files import BrokenFile
+from flowmbpo.runs.files import BrokenFile, atomic_folder, read_json, sha256, write_json
+from flowmbpo.runs.layout import RunFiles, epoch_folder
 
 FORMAT = 1
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -41,9 +38,11 @@ class Checkpoint:
 
     def load(self, device: str = "cpu") -> dict[str, Any]:
         """The state as it was given to `save`, tensors on `device`. Raises BrokenFile."""
+        from flowmbpo.runs import state_tree, tensors
+
         try:
-            skeleton = tensor_files.read_json(self.path / _STATE)
-            state = state_tree.join(skeleton, tensor_files.read_tensors(self.path / _TENSORS, device))
+            skeleton = read_json(self.path / _STATE)
+            state = state_tree.join(skeleton, tensors.read_tensors(self.path / _TENSORS, device))
         except (KeyError, TypeError, RecursionError) as error:
             raise BrokenFile(f"{self.path}: state and tensors do not belong together ({error})") from error
         if not isinstance(state, dict):
@@ -56,20 +55,22 @@ def save(folder: Path, state: Mapping[str, Any], *, kind: str, about: Mapping[st
 
     Raises WorkFailed when the disk is full or the folder cannot be written; what was there before stays intact.
     """
-    skeleton, tensors = state_tree.split(dict(state))
+    from flowmbpo.runs import state_tree, tensors
+
+    skeleton, by_name = state_tree.split(dict(state))
     try:
-        with tensor_files.atomic_folder(folder) as temporary:
-            digest = tensor_files.write_tensors(temporary / _TENSORS, tensors)
-            tensor_files.write_json(temporary / _STATE, skeleton)
+        with atomic_folder(folder) as temporary:
+            digest = tensors.write_tensors(temporary / _TENSORS, by_name)
+            write_json(temporary / _STATE, skeleton)
             files = {
                 _TENSORS: {"sha256": digest, "bytes": (temporary / _TENSORS).stat().st_size},
                 _STATE: {
-                    "sha256": tensor_files.sha256(temporary / _STATE),
+                    "sha256": sha256(temporary / _STATE),
                     "bytes": (temporary / _STATE).stat().st_size,
                 },
             }
             manifest = {"format": FORMAT, "kind": kind, **about, "files": files}
-            tensor_files.write_json(temporary / _MANIFEST, manifest)
+            write_json(temporary / _MANIFEST, manifest)
     except OSError as error:
         raise WorkFailed(
             f"could not write {folder}: {error.strerror or error}. Earlier checkpoints are intact; make room or "
@@ -80,7 +81,7 @@ def save(folder: Path, state: Mapping[str, Any], *, kind: str, about: Mapping[st
 
 def verify(folder: Path, kind: str) -> Checkpoint:
     """Check manifest, sizes and checksums. Raises BrokenFile with the reason; executes nothing."""
-    manifest = tensor_files.read_json(folder / _MANIFEST)
+    manifest = read_json(folder / _MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise BrokenFile(f"{folder / _MANIFEST}: not a manifest of flowmbpo")
     if manifest.get("format") != FORMAT:
@@ -97,7 +98,7 @@ def verify(folder: Path, kind: str) -> Checkpoint:
             raise BrokenFile(f"{path}: missing")
         if not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
             raise BrokenFile(f"{path}: truncated or of another size than recorded")
-        if tensor_files.sha256(path) != entry.get("sha256"):
+        if sha256(path) != entry.get("sha256"):
             raise BrokenFile(f"{path}: contents changed since they were written (checksum differs)")
     return Checkpoint(folder, manifest)
 
@@ -131,7 +132,7 @@ def select(files: RunFiles, which: str) -> list[int]:
 def best_epoch(files: RunFiles) -> int | None:
     """Epoch of the best evaluated checkpoint, if one was ever recorded."""
     try:
-        document = tensor_files.read_json(files.best)
+        document = read_json(files.best)
         return int(document["epoch"])
     except (BrokenFile, KeyError, TypeError, ValueError):
         return None
@@ -140,7 +141,7 @@ def best_epoch(files: RunFiles) -> int | None:
 def record_best(files: RunFiles, epoch: int, mean_reward: float) -> None:
     """Remember `epoch` as the best evaluated one. Raises WorkFailed when that cannot be written."""
     try:
-        tensor_files.write_json(files.best, {"epoch": epoch, "mean_reward": mean_reward})
+        write_json(files.best, {"epoch": epoch, "mean_reward": mean_reward})
     except OSError as error:
         raise WorkFailed(f"could not write {files.best}: {error.strerror or error}") from error
 
@@ -157,18 +158,3 @@ def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:
     for folder in (files.checkpoints, files.resume):  # what a killed process was writing; only one trains a run
         for unfinished in folder.glob(".epoch-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def random_states() -> dict[str, Any]:
-    """Torch's global random state (networks draw from explicit generators, which carry their own)."""
-    state: dict[str, Any] = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def restore_random_states(state: Mapping[str, Any]) -> None:
-    """Inverse of `random_states`."""
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from flowmbpo.envs.scenes import SCENES, Scene
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.episode import Episode, Outcome
 from flowmbpo.spec.identity import run_name
-from flowmbpo.tracking.recording import Outcome, Recording
-from flowmbpo.training import builder, checkpoint
+from flowmbpo.training import builder
 from flowmbpo.training.evaluator import EvaluationEnv, Policy
 
 
-def record_checkpoint(folder: Path, device: str, seed: int | None = None, steps: int | None = None) -> Recording:
+def episode_of_checkpoint(folder: Path, device: str, seed: int | None = None, steps: int | None = None) -> Episode:
     """One episode of the checkpoint in `folder`, cut after `steps`. The default seed is that of the evaluation, so that
     the episode is the first of those that the evaluated R is the mean of.
 
@@ -25,7 +26,7 @@ def record_checkpoint(folder: Path, device: str, seed: int | None = None, steps:
     experiment = builder.experiment_of(found)
     seed = experiment.evaluation.seed if seed is None else seed
     env = builder.build_env(experiment.env, 1, seed, device)
-    return record(
+    return rollout(
         builder.load_policy(found, device),
         env,
         SCENES[experiment.env.kind](),
@@ -36,7 +37,7 @@ def record_checkpoint(folder: Path, device: str, seed: int | None = None, steps:
 
 
 @torch.no_grad()
-def record(
+def rollout(
     policy: Policy,
     env: EvaluationEnv,
     scene: Scene,
@@ -44,7 +45,7 @@ def record(
     steps: int,
     title: str,
     details: tuple[tuple[str, str], ...] = (),
-) -> Recording:
+) -> Episode:
     """At most `steps` control steps of the first environment of `env`, until its episode ends.
 
     The reward of a step scores the state held before it, which is the one that is recorded with it.
@@ -62,7 +63,7 @@ def record(
         reward.append(step.reward[0].item())
         outcome = "terminated" if step.terminated[0] else "time limit" if step.truncated[0] else outcome
         obs = step.obs
-    return Recording(
+    return Episode(
         title=title,
         dt=scene.dt,
         capsule_link=np.array([capsule.link for capsule in scene.capsules]),

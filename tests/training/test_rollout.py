@@ -8,9 +8,10 @@ from tiny import tiny
 from flowmbpo.envs import make_env
 from flowmbpo.envs.scenes import SCENES
 from flowmbpo.physics import ant_pose
-from flowmbpo.training import builder, checkpoint
-from flowmbpo.training.recording import record, record_checkpoint
-from flowmbpo.training.tensor_files import BrokenFile
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.files import BrokenFile
+from flowmbpo.training import builder
+from flowmbpo.training.rollout import episode_of_checkpoint, rollout
 
 
 class Constant:
@@ -43,7 +44,7 @@ def saved(tmp_path):
 def test_a_point_on_its_way():
     env = make_env("pointmass", num_envs=1, episode_length=8, stochastic_init=False)  # starts at 1
     policy = Constant([-1.0])
-    found = record(policy, env, SCENES["pointmass"](), steps=100, title="point")
+    found = rollout(policy, env, SCENES["pointmass"](), steps=100, title="point")
     np.testing.assert_allclose(found.poses[:, 0, 0], 1.0 - 0.1 * np.arange(8), atol=1e-6)
     np.testing.assert_allclose(found.reward, 0.1 * np.arange(8), atol=1e-6)
     assert (found.outcome, found.steps, policy.begun) == ("time limit", 8, 1)
@@ -53,16 +54,16 @@ def test_a_point_on_its_way():
 
 def test_it_can_be_cut_and_ends_with_the_episode():
     env = make_env("pointmass", num_envs=1, episode_length=100, stochastic_init=False)
-    cut = record(Constant([-1.0]), env, SCENES["pointmass"](), steps=5, title="point")
+    cut = rollout(Constant([-1.0]), env, SCENES["pointmass"](), steps=5, title="point")
     assert (cut.outcome, cut.steps) == ("recording ended", 5)
-    gone = record(Constant([1.0]), env, SCENES["pointmass"](), steps=100, title="point")
+    gone = rollout(Constant([1.0]), env, SCENES["pointmass"](), steps=100, title="point")
     assert gone.outcome == "terminated"  # past 3, from 1, by 0.1 a step
     assert gone.steps in (20, 21)
 
 
 def test_the_ant_as_the_simulator_has_it():
     env, watched = (make_env("ant", num_envs=1, seed=5) for _ in range(2))
-    found = record(Constant([0.5] * 8), env, SCENES["ant"](), steps=12, title="ant")
+    found = rollout(Constant([0.5] * 8), env, SCENES["ant"](), steps=12, title="ant")
     obs = watched.reset()
     for step in range(found.steps):
         joint_q = watched.get_state()[0][0].numpy()
@@ -78,7 +79,7 @@ def test_the_ant_as_the_simulator_has_it():
 def test_the_ants_feet_touch_when_the_simulator_says_so():
     """A falling Ant is slowed by nothing until the first foot touches: its vertical speed shows when."""
     env = make_env("ant", num_envs=1, stochastic_init=False)
-    found = record(Constant([0.0] * 8), env, SCENES["ant"](), steps=40, title="ant")
+    found = rollout(Constant([0.0] * 8), env, SCENES["ant"](), steps=40, title="ant")
     height = found.poses[:, 0, 1].astype(np.float64)
     first = int(np.argmax(found.clearance().min(axis=1) < 0))
     assert 5 < first < 20
@@ -90,7 +91,7 @@ def test_the_ants_feet_touch_when_the_simulator_says_so():
 @pytest.mark.parametrize("env", ["pointmass", "ant"])
 def test_it_is_the_first_episode_of_the_evaluation(saved, env):
     folder = saved(env)
-    found = record_checkpoint(folder, "cpu")
+    found = episode_of_checkpoint(folder, "cpu")
     opened = checkpoint.verify(folder, "checkpoint")
     experiment = builder.experiment_of(opened)
     evaluator = builder.build_evaluator(experiment, 1, experiment.evaluation.seed, "cpu")
@@ -103,10 +104,10 @@ def test_it_is_the_first_episode_of_the_evaluation(saved, env):
 
 def test_another_seed_starts_elsewhere_and_steps_cut(saved):
     folder = saved("pointmass")
-    first, second = (record_checkpoint(folder, "cpu", seed, 3) for seed in (1, 2))
+    first, second = (episode_of_checkpoint(folder, "cpu", seed, 3) for seed in (1, 2))
     assert first.steps == second.steps == 3
     assert not np.array_equal(first.poses[0], second.poses[0])
-    again = record_checkpoint(folder, "cpu", 1, 3)
+    again = episode_of_checkpoint(folder, "cpu", 1, 3)
     np.testing.assert_array_equal(again.poses, first.poses)
 
 
@@ -114,4 +115,4 @@ def test_a_broken_checkpoint_is_named(saved):
     folder = saved("pointmass")
     (folder / "state.json").write_text("{}")
     with pytest.raises(BrokenFile, match=r"state\.json"):
-        record_checkpoint(folder, "cpu")
+        episode_of_checkpoint(folder, "cpu")

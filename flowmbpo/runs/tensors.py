@@ -1,4 +1,4 @@
-"""Tensors and JSON on disk: streamed safetensors, checksums, atomic folders. Never a pickle.
+"""Tensors on disk: safetensors files, never a pickle.
 
 Knows nothing of checkpoints' meaning. The writer streams one tensor at a time, so that saving a replay buffer needs
 no second copy of it; the reader is the safetensors library, which maps the file and validates its header.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from flowmbpo.runs.files import BrokenFile
 
 _DTYPES = {
     torch.float64: "F64",
@@ -31,10 +32,6 @@ _DTYPES = {
     torch.bool: "BOOL",
 }
 _CHUNK = 16 << 20  # bytes hashed and written at once
-
-
-class BrokenFile(ValueError):
-    """A file that is truncated, changed, foreign or malicious; nothing of it was executed or trusted."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -86,59 +83,3 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, torch.Tensor]:
     """All tensors of a file, on `device`."""
     with open_tensors(path, device) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON under a temporary name, fsync and rename: readers see the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def read_json(path: Path, limit: int = 64 << 20) -> Any:
-    """Read JSON of at most `limit` bytes."""
-    try:
-        if path.stat().st_size > limit:
-            raise BrokenFile(f"{path}: larger than {limit} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BrokenFile(f"{path}: {error}") from error
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when it is complete; on any error nothing is left behind."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        _sync_folder(temporary)
-        if target.exists():  # the same epoch again, after a resume: the new one replaces it
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            os.rename(target, old)
-            os.rename(temporary, target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(temporary, target)
-        _sync_folder(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,16 @@
-"""Owns every file name that a run writes; nothing here reads or writes their contents."""
+"""Every file name of a run; nothing here reads or writes their contents.
+
+runs/<run_id>/
+  lock                        held by the process that trains the run
+  tracking/journal.jsonl      everything that shall be in MLflow
+  tracking/delivered.json     how much of it is there
+  tracking/refused.jsonl      what MLflow would not take
+  tracking/outbox/            files that wait for their upload
+  checkpoints/epoch-000500/   deployable: networks, normalisers and spec, one folder per kept epoch
+  resume/epoch-000500/        resumable: all that bit-exact continuation needs; the newest only
+  best.json                   which checkpoint has the highest evaluated R
+  artifacts/                  pictures and pages made at the end of the run
+"""
 
 from __future__ import annotations
 
@@ -26,27 +38,50 @@ class RunFiles:
         return cls(base / run_id)
 
     @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def tracking(self) -> Path:
+        return self.root / "tracking"
+
+    @property
+    def journal(self) -> Path:
+        return self.tracking / "journal.jsonl"
+
+    @property
+    def delivered(self) -> Path:
+        return self.tracking / "delivered.json"
+
+    @property
+    def refused(self) -> Path:
+        return self.tracking / "refused.jsonl"
+
+    @property
+    def outbox(self) -> Path:
+        return self.tracking / "outbox"
+
+    @property
     def checkpoints(self) -> Path:
-        """Deployable checkpoints, one folder per kept epoch."""
         return self.root / "checkpoints"
 
     @property
     def resume(self) -> Path:
-        """Resumable states: everything that bit-exact continuation needs; only the newest is kept."""
         return self.root / "resume"
 
     @property
     def best(self) -> Path:
-        """Names the checkpoint with the highest evaluated R."""
         return self.root / "best.json"
 
     @property
     def artifacts(self) -> Path:
-        """Pictures and pages made at the end of the run, before they are sent to the tracking store."""
         return self.root / "artifacts"
 
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / epoch_folder(epoch)
+
+    def resumable(self, epoch: int) -> Path:
+        return self.resume / epoch_folder(epoch)
 
     def checkpoint_epochs(self) -> list[int]:
         """Epochs of the complete checkpoint folders, ascending."""
@@ -55,6 +90,11 @@ class RunFiles:
     def resume_epochs(self) -> list[int]:
         """Epochs of the complete resumable states, ascending."""
         return _epochs(self.resume)
+
+
+def run_folders(runs: Path = RUNS) -> list[RunFiles]:
+    """The runs below the folder `runs`: those with a journal."""
+    return [RunFiles(folder) for folder in sorted(runs.glob("*")) if RunFiles(folder).journal.is_file()]
 
 
 def epoch_folder(epoch: int) -> str:

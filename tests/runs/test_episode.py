@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from flowmbpo.tracking.recording import Recording
+from flowmbpo.runs.episode import Episode
 
 
 def one_foot(**changes):
@@ -23,14 +23,14 @@ def one_foot(**changes):
         "speed": np.zeros(2, dtype=np.float32),
         "outcome": "time limit",
     }
-    return Recording(**{**arguments, **changes})
+    return Episode(**{**arguments, **changes})
 
 
 def test_segments_and_clearance():
-    recording = one_foot()
-    np.testing.assert_allclose(recording.segments()[:, 0, 0], [[0, 1, 0], [5, 2, 0]], atol=1e-6)
-    np.testing.assert_allclose(recording.segments()[:, 0, 1], [[2, 1, 0], [5, 0, 0]], atol=1e-6)
-    np.testing.assert_allclose(recording.clearance(), [[0.9], [-0.1]], atol=1e-6)
+    episode = one_foot()
+    np.testing.assert_allclose(episode.segments()[:, 0, 0], [[0, 1, 0], [5, 2, 0]], atol=1e-6)
+    np.testing.assert_allclose(episode.segments()[:, 0, 1], [[2, 1, 0], [5, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(episode.clearance(), [[0.9], [-0.1]], atol=1e-6)
 
 
 def test_rewards_add_up():
@@ -40,12 +40,12 @@ def test_rewards_add_up():
 def test_long_sums_do_not_lose_small_rewards():
     """A million rewards of 0.1 in float32 would end 0.9% off."""
     count = 1_000_000
-    recording = one_foot(
+    episode = one_foot(
         poses=np.zeros((count, 1, 7), dtype=np.float32),
         reward=np.full(count, 0.1, dtype=np.float32),
         speed=np.zeros(count, dtype=np.float32),
     )
-    assert recording.cumulative_reward[-1] == pytest.approx(100_000, rel=1e-6)
+    assert episode.cumulative_reward[-1] == pytest.approx(100_000, rel=1e-6)
 
 
 def test_arrays_that_do_not_belong_together_are_our_mistake():

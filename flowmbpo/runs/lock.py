@@ -6,7 +6,6 @@ of a dead run (`recovery`).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -15,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs import files
+from flowmbpo.runs.layout import RunFiles
 
 HEARTBEAT_SECONDS = 30.0  # between two signs of life in the store
 SILENCE_SECONDS = 600.0  # without one, a run on another machine counts as dead
@@ -30,7 +31,7 @@ class RunLock:
     """Held by the one process that trains a run. The kernel releases it however that process ends."""
 
     def __init__(self, run_folder: Path) -> None:
-        self.path = run_folder / "lock"
+        self.path = RunFiles(run_folder).lock
         self._fd: int | None = None
 
     def acquire(self) -> None:
@@ -42,7 +43,7 @@ class RunLock:
             raise UserError(
                 f"{self.path.parent} cannot be written ({error.strerror}); run in another directory"
             ) from None
-        if not _lock_within(fd, 0.5):
+        if not files.lock_within(fd, 0.5):  # `is_locked` of others holds it for a moment
             holder = _read_holder(fd)
             os.close(fd)
             raise UserError(f"run {self.path.parent.name} is being trained by {holder}; wait for it or stop it first")
@@ -60,19 +61,6 @@ class RunLock:
             self._fd = None
 
 
-def _lock_within(fd: int, seconds: float) -> bool:
-    """Take the lock; a look at it by `is_locked` holds it for a moment, which is no reason to give up."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-
-
 def _read_holder(fd: int) -> str:
     try:
         holder = json.loads(os.pread(fd, 4096, 0))
@@ -83,19 +71,7 @@ def _read_holder(fd: int) -> str:
 
 def is_locked(run_folder: Path) -> bool | None:
     """Whether a process holds the run; None where the folder has no lock that could tell."""
-    try:
-        fd = os.open(run_folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return False
+    return files.is_locked(RunFiles(run_folder).lock)
 
 
 def hostname() -> str:

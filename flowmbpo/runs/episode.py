@@ -11,7 +11,7 @@ Outcome = Literal["terminated", "time limit", "recording ended"]
 
 
 @dataclass(frozen=True)
-class Recording:
+class Episode:
     """T control steps of one environment. Arrays are float32 unless said; metres, seconds, world axes y-up.
 
     Every body is made of capsules: all points within a radius of a segment (a sphere has a segment of no length).
@@ -33,7 +33,7 @@ class Recording:
         steps, capsules = len(self.poses), len(self.capsule_link)
         assert self.poses.ndim == 3, self.poses.shape
         assert self.poses.shape[2] == 7, self.poses.shape
-        assert steps > 0, "a recording has at least one step"
+        assert steps > 0, "an episode has at least one step"
         assert self.reward.shape == self.speed.shape == (steps,)
         assert self.capsule_ends.shape == (capsules, 2, 3)
         assert len(self.capsule_part) == len(self.capsule_radius) == capsules
