@@ -94,6 +94,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _check_working_directory()
         app()
     except RegistryError as error:
         print_problems(error.problems)
@@ -107,6 +108,16 @@ def main() -> None:
     except BrokenPipeError:  # `flowmbpo list | head`
         sys.stderr.close()
         sys.exit(0)
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory is not there any more or cannot be read ({error.strerror}); "
+            "change to another one with `cd` and try again"
+        ) from None
 
 
 def _escape(error: Exception) -> str:

@@ -44,7 +44,7 @@ def cluster_file(path: Path | None = None) -> Path | None:
         if not named.is_file():
             raise UserError(f"cluster file {named} does not exist")
         return named
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    config = Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config"))  # Path.home() fails without one
     return next(
         (place for place in (Path("cluster.toml"), config / "flowmbpo" / "cluster.toml") if place.is_file()), None
     )

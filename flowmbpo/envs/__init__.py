@@ -1,6 +1,7 @@
 """What is asked of the agent: environments with torch tensors in and out.
 
-`make_env` builds one by its kind; importing this room loads neither torch nor Warp.
+`make_env` builds one by its kind. Importing this room also makes `flowmbpo/Ant-v0` and `flowmbpo/PointMass-v0` known to
+`gymnasium.make_vec`; it loads neither torch nor Warp.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from gymnasium.envs import registration
 
 if TYPE_CHECKING:
     from flowmbpo.envs.ant import AntEnv
@@ -37,6 +40,12 @@ def make_env(kind: str, **arguments: Any) -> Env:
         raise ValueError(f"environment is {kind!r}; allowed: {', '.join(sorted(ENVIRONMENTS))}{hint}")
     module, name = ENVIRONMENTS[kind]
     return getattr(importlib.import_module(module), name)(**arguments)
+
+
+for _id, _kind in (("flowmbpo/Ant-v0", "ant"), ("flowmbpo/PointMass-v0", "pointmass")):
+    if _id not in registration.registry:
+        _adapter = "flowmbpo.envs.gymnasium_env:TorchVectorEnv"
+        registration.register(_id, vector_entry_point=_adapter, kwargs={"kind": _kind})
 
 
 def __getattr__(name: str) -> Any:

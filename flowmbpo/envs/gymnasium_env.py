@@ -1,15 +1,14 @@
 """Our environments as Gymnasium vector environments, numpy in and numpy out.
 
-Not used by our own training, which keeps torch tensors on their device. Importing this module registers
-`flowmbpo/Ant-v0` and `flowmbpo/PointMass-v0`; Gymnasium imports it by itself when asked for
-`gymnasium.make_vec("flowmbpo.envs.gymnasium_env:flowmbpo/Ant-v0", num_envs=64)`.
+Not used by our own training, which keeps torch tensors on their device. `flowmbpo.envs` makes them known to Gymnasium.
 """
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box
@@ -29,10 +28,12 @@ class TorchVectorEnv(VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (Gymnasium's own declaration)
 
-    def __init__(self, kind: str, num_envs: int = 1, seed: int = 0, **arguments: Any) -> None:
-        """Further arguments are those of the environment's class: `device`, `episode_length`, ..."""
-        self._env = make_env(kind, num_envs=num_envs, seed=seed, **arguments)
+    def __init__(self, kind: str, num_envs: int = 1, seed: int | None = None, **arguments: Any) -> None:
+        """Without a `seed` every environment made is another one, as everywhere in Gymnasium. Further arguments are
+        those of the environment's class: `device`, `episode_length`, ..."""
+        self._env = make_env(kind, num_envs=num_envs, seed=secrets.randbits(63) if seed is None else seed, **arguments)
         self.num_envs = num_envs
+        self._obs = np.zeros((num_envs, self._env.obs_dim), dtype=np.float32)
         unbounded = np.full(self._env.obs_dim, np.inf, dtype=np.float32)
         one = np.ones(self._env.action_dim, dtype=np.float32)
         self.single_observation_space = Box(-unbounded, unbounded)
@@ -43,13 +44,34 @@ class TorchVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a new episode everywhere; `seed`, one whole number for the batch, restarts the random streams."""
-        if isinstance(seed, list):
-            raise ValueError("seed is a list; allowed: one whole number, from which every environment gets its stream")
+        """Begin a new episode, in all environments or where `options["reset_mask"]` (num_envs,), bool, is set.
+
+        `seed` restarts the random streams, which belong to the batch: of a list of seeds, one per environment, the same
+        list gives the same batch, and one number more or less another one.
+        """
+        mask = _checked_mask(options, self.num_envs)
+        if isinstance(seed, list | tuple | np.ndarray):
+            seed = _of_list(seed, self.num_envs)
         super().reset(seed=seed)
         if seed is not None:
-            self._env.reseed(seed)
-        return _numpy(self._env.reset()), {}
+            self._env.reseed(int(seed))
+        if mask is None:
+            self._obs = _numpy(self._env.reset())
+        else:
+            self._obs = np.where(mask[:, None], self._reset_where(mask), self._obs)
+        return self._obs.copy(), {}
+
+    def _reset_where(self, mask: np.ndarray) -> np.ndarray:
+        """All begin a new episode, and those outside `mask` are put back where they were."""
+        chosen = torch.from_numpy(mask).to(self._env.device)
+        before = self._env.state_dict()
+        obs = _numpy(self._env.reset())
+        after = self._env.state_dict()
+        for name, value in after.items():
+            if len(value) == self.num_envs and value.dtype != torch.uint8:  # bytes are the state of a generator
+                after[name] = torch.where(chosen.reshape(-1, *(1,) * (value.ndim - 1)), value, before[name])
+        self._env.load_state_dict(after)
+        return obs
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Apply actions (num_envs, action_dim) in [-1, 1]."""
@@ -60,18 +82,36 @@ class TorchVectorEnv(VectorEnv):
         info: dict[str, Any] = {}
         if done.any():
             info = {"final_obs": _numpy(step.obs_before_reset), "_final_obs": done}
-        return _numpy(step.obs), _numpy(step.reward), terminated, truncated, info
+        self._obs = _numpy(step.obs)
+        return self._obs.copy(), _numpy(step.reward), terminated, truncated, info
+
+
+def _checked_mask(options: dict[str, Any] | None, num_envs: int) -> np.ndarray | None:
+    """The mask in `options`. Raises ValueError for a wrong one and for options that are not known."""
+    given = dict(options or {})
+    mask = given.pop("reset_mask", None)
+    if given:
+        raise ValueError(f"options {sorted(given)} are not known; allowed: 'reset_mask'")
+    if mask is None:
+        return None
+    mask = np.asarray(mask)
+    if mask.dtype != np.bool_ or mask.shape != (num_envs,) or not mask.any():
+        raise ValueError(
+            f"options['reset_mask'] is {mask.dtype} of shape {mask.shape}; "
+            f"allowed: bool of shape ({num_envs},), with at least one True"
+        )
+    return mask
+
+
+def _of_list(seeds: Sequence[int | None] | np.ndarray, num_envs: int) -> int | None:
+    """One seed that every entry of `seeds` has a part in; None when any is None: those streams may be anything."""
+    if len(seeds) != num_envs:
+        raise ValueError(f"seed is a list of {len(seeds)}; allowed: one whole number, or a list of {num_envs}")
+    known = [int(seed) for seed in seeds if seed is not None]
+    if len(known) < num_envs:
+        return secrets.randbits(63)
+    return int(np.random.SeedSequence(known).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
     return np.array(tensor.cpu().numpy())
-
-
-def register() -> None:
-    """Make our environments known to `gymnasium.make_vec`; the package's `gymnasium.envs` entry point names this."""
-    for name, kind in (("flowmbpo/Ant-v0", "ant"), ("flowmbpo/PointMass-v0", "pointmass")):
-        if name not in gymnasium.registry:
-            gymnasium.register(name, vector_entry_point=f"{__name__}:TorchVectorEnv", kwargs={"kind": kind})
-
-
-register()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import subprocess
+import sys
 
 import gymnasium
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-import flowmbpo.envs.gymnasium_env
 from flowmbpo.envs import AntEnv
 
 IDS = ("flowmbpo/Ant-v0", "flowmbpo/PointMass-v0")
@@ -23,9 +23,10 @@ def env(request):
     made.close()
 
 
-def test_registered_on_import_by_id():
-    assert flowmbpo.envs.gymnasium_env.__name__
-    assert set(IDS) <= set(gymnasium.registry)
+@pytest.mark.parametrize("imports", ["flowmbpo.envs, gymnasium", "gymnasium, flowmbpo.envs"])
+def test_one_import_is_enough(imports):
+    code = f"import {imports}; gymnasium.make_vec('flowmbpo/PointMass-v0', num_envs=2).reset()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_spaces_and_metadata(env):
@@ -66,8 +67,58 @@ def test_seed_decides_the_start_and_arrays_are_copies(env):
     assert not np.array_equal(first, other)
 
 
+def test_environments_made_without_a_seed_differ():
+    first, second = (gymnasium.make_vec(IDS[1], num_envs=4).reset()[0] for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+def test_a_list_of_seeds_decides_the_batch(env):
+    first = env.reset(seed=[1, 2, 3, 4])[0]
+    assert not np.array_equal(env.reset(seed=[1, 2, 3, 5])[0], first)
+    np.testing.assert_array_equal(env.reset(seed=[1, 2, 3, 4])[0], first)
+    assert not np.array_equal(env.reset(seed=[1, 2, 3, None])[0], env.reset(seed=[1, 2, 3, None])[0])
+    with pytest.raises(ValueError, match="a list of 4"):
+        env.reset(seed=[1, 2])
+
+
+def test_a_mask_resets_only_the_environments_it_names(env):
+    env.reset(seed=1)
+    action = np.full(env.action_space.shape, 0.5, dtype=np.float32)
+    held = env.step(action)[0]
+    mask = np.array([True, False, False, True])
+    obs, _ = env.reset(options={"reset_mask": mask})
+    assert (obs[mask] != held[mask]).any(axis=1).all()
+    np.testing.assert_array_equal(obs[~mask], held[~mask])
+    assert not env.step(action)[3].any()
+    truncated = env.step(action)[3]  # the third step of those that went on, the second of the others
+    np.testing.assert_array_equal(truncated, ~mask)
+
+
+def test_those_outside_the_mask_do_what_they_would_have_done():
+    plain, masked = (gymnasium.make_vec(IDS[0], num_envs=3, seed=1, episode_length=2) for _ in range(2))
+    action = np.full(plain.action_space.shape, 0.3, dtype=np.float32)
+    for env in (plain, masked):
+        env.reset(seed=4)
+        env.step(action)
+    masked.reset(options={"reset_mask": np.array([True, False, False])})
+    for _ in range(3):  # through a reset of their own
+        np.testing.assert_array_equal(plain.step(action)[0][1:], masked.step(action)[0][1:])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"reset_mask": [1, 0, 0, 0]}, {"reset_mask": np.zeros(4, bool)}, {"reset_mask": np.ones(3, bool)}, {"mask": 1}],
+)
+def test_wrong_options_are_refused_and_change_nothing(env, options):
+    env.reset(seed=1)
+    held = env.step(np.zeros(env.action_space.shape, dtype=np.float32))[0]
+    with pytest.raises(ValueError, match="allowed"):
+        env.reset(options=options)
+    np.testing.assert_array_equal(env._obs, held)
+
+
 def test_returns_what_the_ant_returns():
-    adapted = gymnasium.make_vec("flowmbpo.envs.gymnasium_env:flowmbpo/Ant-v0", num_envs=3, seed=2)
+    adapted = gymnasium.make_vec("flowmbpo.envs:flowmbpo/Ant-v0", num_envs=3, seed=2)
     own = AntEnv(3, seed=2)
     np.testing.assert_array_equal(adapted.reset()[0], own.reset().numpy())
     action = adapted.action_space.sample()
@@ -75,9 +126,3 @@ def test_returns_what_the_ant_returns():
     obs, reward, *_ = adapted.step(action)
     np.testing.assert_array_equal(obs, step.obs.numpy())
     np.testing.assert_array_equal(reward, step.reward.numpy())
-
-
-def test_the_entry_point_registers_for_other_libraries():
-    (found,) = (point for point in entry_points(group="gymnasium.envs") if point.value.startswith("flowmbpo."))
-    found.load()()
-    assert {"flowmbpo/Ant-v0", "flowmbpo/PointMass-v0"} <= set(gymnasium.registry)
