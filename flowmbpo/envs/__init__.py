@@ -15,18 +15,20 @@ from gymnasium.envs import registration
 if TYPE_CHECKING:
     from flowmbpo.envs.ant import AntEnv
     from flowmbpo.envs.contract import Env, Step
+    from flowmbpo.envs.disturbed_ant import DisturbedAnt
     from flowmbpo.envs.pointmass import PointMassEnv
 
-__all__ = ["ENVIRONMENTS", "AntEnv", "Env", "PointMassEnv", "Step", "make_env"]
+__all__ = ["ENVIRONMENTS", "AntEnv", "DisturbedAnt", "Env", "PointMassEnv", "Step", "make_env"]
 
 # kind -> (module, class); a new environment is a module and a line here
 ENVIRONMENTS = {
-    "ant": ("flowmbpo.envs.ant", "AntEnv"),
+    "ant": ("flowmbpo.envs.disturbed_ant", "DisturbedAnt"),  # an `AntEnv` where nothing is asked to disturb it
     "pointmass": ("flowmbpo.envs.pointmass", "PointMassEnv"),
 }
 
 _LAZY = {
     **{name: module for module, name in ENVIRONMENTS.values()},
+    "AntEnv": "flowmbpo.envs.ant",
     "Env": "flowmbpo.envs.contract",
     "Step": "flowmbpo.envs.contract",
 }

@@ -44,6 +44,7 @@ class AntEnv:
     obs_dim = int(kernels.OBS_DIM)
     action_dim = ant.NUM_ACTIONS
     forward_velocity_index: int | None = 5  # of the observation: velocity along +x, m/s
+    loaded = False  # whether the torso carries a payload (see `disturbed_ant`)
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class AntEnv:
         self._joint_q, self._joint_qd = zeros(ant.NUM_Q), zeros(ant.NUM_QD)
         self._steps, self._episodes = zeros(dtype=torch.int32), zeros(dtype=torch.int32)
         self._seed = torch.tensor([seed], dtype=torch.int64, device=self.device)
+        self._payload = zeros()  # kg
         self._step = Step(
             *(
                 t[:num_envs]
@@ -114,11 +116,12 @@ class AntEnv:
             scalar = Lanes if width > 1 else wp.float32
             # the same memory as `state`, one `scalar` per row
             groups = wp.from_torch(self._state if width > 1 else self._state[:, :, 0], dtype=scalar)
+            payload = wp.from_torch(self._payload.view(-1, width) if width > 1 else self._payload, dtype=scalar)
             fallen_height = kernels.FALLEN_HEIGHT if self.early_termination else -math.inf
             shares = self._shares() if self.device.type == "cpu" else [(0, self._groups)]
             return [
                 record(
-                    kernels.step_kernel(scalar),
+                    kernels.step_kernel(scalar, self.loaded),
                     count,
                     [
                         first,
@@ -132,6 +135,7 @@ class AntEnv:
                         fallen_height,
                         self.mass_matrix_interval,
                         spread,
+                        payload,
                         obs,
                         obs_before_reset,
                         reward,
@@ -188,6 +192,10 @@ class AntEnv:
                 "one row per environment, one column per hinge"
             )
         self._actions[: self.num_envs].copy_(actions.detach())
+        self._simulate()
+        return self._step
+
+    def _simulate(self) -> None:
         if self._helpers is None:
             self._launch_steps[0].launch(self._stream())
         else:
@@ -195,7 +203,6 @@ class AntEnv:
             self._launch_steps[0].launch()
             for other in others:
                 other.result()
-        return self._step
 
     def get_state(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of joint_q (num_envs, 15) and joint_qd (num_envs, 14) in the reference's order (docs/physics.md)."""
@@ -256,7 +263,7 @@ class AntEnv:
         padded[:] = self._state.transpose(1, 2).reshape(-1, kernels.ROWS)
         padded[: self.num_envs].copy_(state["state"])
         self._state.copy_(padded.reshape(self._groups, width, kernels.ROWS).transpose(1, 2))
-        for name in ("obs", "steps", "episodes", "seed"):
+        for name in own.keys() - {"state"}:
             own[name].copy_(state[name])
 
 

@@ -221,9 +221,23 @@ def read_state_kernel(
         joint_qd[env, 6 + k] = state[g, RATES + k, i]
 
 
+@wp.func
+def carried(payload: wp.array(dtype=Any), g: int):
+    return payload[g]
+
+
+@wp.func
+def unloaded(payload: wp.array(dtype=Any), g: int):
+    return 0.0
+
+
 @functools.cache
-def step_kernel(scalar: Any) -> wp.Kernel:
-    """The kernel of one control step for `scalar` environments a thread: `float` (one) or `lanes.Lanes` (sixteen)."""
+def step_kernel(scalar: Any, loaded: bool) -> wp.Kernel:
+    """The kernel of one control step for `scalar` environments a thread: `float` (one) or `lanes.Lanes` (sixteen).
+
+    Without `loaded` nobody carries a payload and the array is not read.
+    """
+    payload_of = carried if loaded else unloaded
 
     @wp.kernel(enable_backward=False, module="unique", module_options={"max_unroll": 1, **COMPILER})
     def ant_step(
@@ -238,6 +252,7 @@ def step_kernel(scalar: Any) -> wp.Kernel:
         fallen_height: float,
         interval: int,
         spread: float,
+        payload: wp.array(dtype=scalar),  # kg, one number of `scalar` per group
         obs: wp.array2d(dtype=float),
         obs_before_reset: wp.array2d(dtype=float),
         reward: wp.array(dtype=float),
@@ -257,7 +272,7 @@ def step_kernel(scalar: Any) -> wp.Kernel:
                     a = -1.0
                 state[g, ACTION + k, i] = a
 
-        advance(groups, g, ACTION, interval)
+        advance(groups, g, ACTION, interval, payload_of(payload, g))
         upright, heading, next_reward = describe(
             groups[g, PX],
             groups[g, PZ],

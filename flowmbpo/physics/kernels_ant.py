@@ -180,7 +180,7 @@ def carry_leg(factor: Any, axes: Any, r: Any):
 
 
 @wp.func
-def torso_block(like: Any):
+def torso_block(like: Any, mass: Any):
     """Root block of the torso alone, about its centre."""
     zero = like - like
     nothing = vec3(zero, zero, zero)
@@ -199,9 +199,9 @@ def torso_block(like: Any):
     coupling.z = nothing
     block.coupling = coupling
     linear = empty_sym3(like)
-    linear.xx = zero + M0
-    linear.yy = zero + M0
-    linear.zz = zero + M0
+    linear.xx = zero + mass
+    linear.yy = zero + mass
+    linear.zz = zero + mass
     linear.xy = zero
     linear.xz = zero
     linear.yz = zero
@@ -210,11 +210,11 @@ def torso_block(like: Any):
 
 
 @wp.func
-def torso_wrench(w: Any, v: Any, a: Any, e: Any, height: Any):
+def torso_wrench(mass: Any, w: Any, v: Any, a: Any, e: Any, height: Any):
     """What the torso alone must be given: moment about its centre (N m) and force (N), torso axes."""
     spin = vec3(I0_XX * w.x + I0_XY * w.y, I0_XY * w.x + I0_YY * w.y, I0_ZZ * w.z)
     moment = cross(w, spin)
-    force = scale(M0, a)
+    force = scale(mass, a)
     sphere_depth = TORSO_RADIUS - height
     if any_positive(sphere_depth):  # the sphere, and the start of each of the four stubs
         closing = dot(v, e)
@@ -296,13 +296,15 @@ def store_leg(state: wp.array2d(dtype=Any), g: int, j: int, sign: float, leg: An
 
 
 @wp.func
-def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int):
+def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int, payload: Any):
     """Move lane group `g` by one control step of 1/60 s.
 
     `state` (groups, rows) holds world position (m), quaternion (x, y, z, w), velocity of the torso's centre (m/s),
     angular velocity (rad/s), both in world axes, hinge angles and rates, at the rows named above, and from
-    `action_row` on eight actions in [-1, 1]. The mass matrix is refreshed every `interval` substeps.
+    `action_row` on eight actions in [-1, 1]. The mass matrix is refreshed every `interval` substeps. `payload` is a
+    point mass at the torso's centre (kg): one number for the group (0.0 is folded away), or one per environment.
     """
+    mass = M0 + payload
     px = state[g, PX]
     pz = state[g, PZ]
     py = state[g, HEIGHT]
@@ -332,7 +334,7 @@ def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int
     done = int(0)  # noqa: RUF046, UP018 (Warp: a variable, not a constant)
     while done < SUBSTEPS:
         # factorise the mass matrix in torso axes and carry the factors over into anchor axes
-        block = torso_block(px)
+        block = torso_block(px, mass)
         block, factor1 = add_leg(block, leg1, LEG_1)
         block, factor2 = add_leg(block, leg2, LEG_2)
         block, factor3 = add_leg(block, leg3, LEG_3)
@@ -353,7 +355,7 @@ def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int
             e = transposed_times(turned, up)
             a = axpy(cross(w, v), G, e)
             height = py + dot(up, torso.r)
-            moment, force = torso_wrench(w, v, a, e, height)
+            moment, force = torso_wrench(mass, w, v, a, e, height)
             n1, f1, hip1, ankle1 = leg_wrench(leg1, LEG_1, w, v, a, e, height)
             n2, f2, hip2, ankle2 = leg_wrench(leg2, LEG_2, w, v, a, e, height)
             n3, f3, hip3, ankle3 = leg_wrench(leg3, LEG_3, w, v, a, e, height)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
 
-OBSERVATION_DIMS = {spec.model_fields["kind"].default: spec.observation_dim for spec in (AntEnvSpec, PointMassEnvSpec)}
 SHORT_HORIZON = 16
 UNSTABLE_EULER_SUBSTEPS = 8
 SHORTCUT_SUBSTEPS = (1, 2, 4)
@@ -66,10 +65,27 @@ def _short_horizon(v: Values) -> Iterator[Verdict]:
         )
 
 
+def _observation_dim(v: Values) -> int:
+    if v["env.kind"] == "pointmass":
+        return PointMassEnvSpec.observation_dim
+    keys = ("hidden_velocities", "observation_stack")
+    return AntEnvSpec(**{key: v[f"env.{key}"] for key in keys}).observation_dim
+
+
+def _observation_stack(v: Values) -> Iterator[Verdict]:
+    disturbances = ("torque_noise", "payload", "action_delay", "observation_noise", "hidden_velocities")
+    if v["env.observation_stack"] > 1 and not any(v[f"env.{key}"] for key in disturbances):
+        yield Verdict(
+            "env.observation_stack",
+            "must be 1 where nothing disturbs the Ant: one observation is then its whole state, older ones add nothing",
+            f"use 1, or one of env.{', env.'.join(disturbances)}",
+        )
+
+
 def _latent(v: Values) -> Iterator[Verdict]:
     latent = v["world_model.latent_dim"]
     if v["world_model.encoder"] == "observation":
-        observation = OBSERVATION_DIMS[v["env.kind"]]
+        observation = _observation_dim(v)
         if latent != observation:
             yield Verdict(
                 "world_model.latent_dim",
@@ -323,6 +339,7 @@ def _expectations(v: Values) -> Iterator[Verdict]:
 
 RULES: tuple[Rule, ...] = (
     _short_horizon,
+    _observation_stack,
     _latent,
     _encoder_units,
     _end_point,

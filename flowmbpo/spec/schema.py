@@ -64,9 +64,8 @@ class Section(BaseModel):
 
 
 class AntEnvSpec(Section):
-    """The DFlex Ant (37 observations, 8 actions)."""
+    """The DFlex Ant (37 observations, 8 actions), undisturbed by default."""
 
-    observation_dim: ClassVar[int] = 37
     action_dim: ClassVar[int] = 8
 
     kind: Literal["ant"] = "ant"
@@ -78,6 +77,27 @@ class AntEnvSpec(Section):
     mass_matrix_interval: Annotated[int, Field(ge=1, le=16)] = Field(
         16, description="substeps between refreshes of the mass matrix"
     )
+    torque_noise: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        0.0, description="deviation of the noise on every action, as a share of 200 N m"
+    )
+    payload: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
+        0.0, description="kg, largest mass on the torso; drawn per episode from 0 to this and not observed"
+    )
+    action_delay: Annotated[int, Field(ge=0, le=8)] = Field(
+        0, description="control steps, longest delay of an action; drawn anew at each step from 0 to this"
+    )
+    observation_noise: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        0.0, description="deviation of the noise on every observed number but the actions, in its own unit"
+    )
+    hidden_velocities: bool = Field(False, description="velocities and rates (14 of the 37 numbers) are not observed")
+    observation_stack: Annotated[int, Field(ge=1, le=16)] = Field(
+        1, description="last observations shown side by side, newest first"
+    )
+
+    @property
+    def observation_dim(self) -> int:
+        """Numbers that one observation has."""
+        return (23 if self.hidden_velocities else 37) * self.observation_stack
 
 
 class PointMassEnvSpec(Section):

@@ -13,10 +13,22 @@ from flowmbpo.envs import ENVIRONMENTS, Env, make_env
 EPISODE = 6
 
 
-@pytest.fixture(params=sorted(ENVIRONMENTS))
+DISTURBANCES = {
+    "torque_noise": 0.1,
+    "payload": 60.0,
+    "action_delay": 2,
+    "observation_noise": 0.05,
+    "hidden_velocities": True,
+    "observation_stack": 3,
+}
+
+
+@pytest.fixture(params=[*sorted(ENVIRONMENTS), "disturbed"])
 def make(request):
+    kind, disturbances = ("ant", DISTURBANCES) if request.param == "disturbed" else (request.param, {})
+
     def build(num_envs: int = 5, seed: int = 0, **arguments):
-        return make_env(request.param, num_envs=num_envs, seed=seed, episode_length=EPISODE, **arguments)
+        return make_env(kind, num_envs=num_envs, seed=seed, episode_length=EPISODE, **disturbances, **arguments)
 
     return build
 

@@ -8,17 +8,23 @@ import pytest
 import torch
 import warp as wp
 
-from flowmbpo.envs import AntEnv, ant_kernels
+from flowmbpo.envs import AntEnv, ant_kernels, disturbance_kernels
 from flowmbpo.physics.runtime import start_warp
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
-@pytest.mark.parametrize("arch", [80, 90])
-def test_step_kernel_compiles_for_a_gpu_that_is_not_here(arch, tmp_path: Path):
+@pytest.mark.parametrize(("arch", "loaded"), [(80, False), (90, False), (90, True)])
+def test_step_kernel_compiles_for_a_gpu_that_is_not_here(arch, loaded, tmp_path: Path):
     """NVRTC comes with Warp, so a kernel that CUDA would refuse is found on any machine."""
     start_warp()
-    wp.compile_aot_module(ant_kernels.step_kernel(wp.float32).module, arch=arch, module_dir=tmp_path)
+    wp.compile_aot_module(ant_kernels.step_kernel(wp.float32, loaded).module, arch=arch, module_dir=tmp_path)
+    assert any(path.suffix in (".cubin", ".ptx") and path.stat().st_size > 1000 for path in tmp_path.iterdir())
+
+
+def test_disturbance_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path):
+    start_warp()
+    wp.compile_aot_module(disturbance_kernels, arch=90, module_dir=tmp_path)
     assert any(path.suffix in (".cubin", ".ptx") and path.stat().st_size > 1000 for path in tmp_path.iterdir())
 
 

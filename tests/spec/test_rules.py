@@ -43,6 +43,7 @@ def test_rules_read_keys_that_exist(rule):
     ("changes", "key", "severity"),
     [
         ({"train__horizon": 15}, "train.horizon", "error"),
+        ({"env__observation_stack": 2}, "env.observation_stack", "error"),
         ({"world_model__latent_dim": 65}, "world_model.latent_dim", "error"),
         ({"world_model__integrator": "euler", "world_model__substeps": 8}, "world_model.substeps", "warning"),
         ({"train__lr_schedule": "constant"}, "train.lr_schedule", "warning"),
