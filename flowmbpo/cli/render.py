@@ -112,21 +112,15 @@ def _write(episode: Episode, out: Path) -> None:
         write(episode, out, lambda done, total: progress.update(task, completed=done, total=total))
 
 
-def replay_of(files: RunFiles, device: str) -> list[Path]:
-    """`replay.html` of a finished run's best checkpoint, among its artifacts. A replay that fails costs no run: it is
-    told, and the list is empty."""
+def replay_of(files: RunFiles, device: str) -> Path:
+    """`replay.html` of a finished run's best checkpoint, among its artifacts."""
     from flowmbpo.reports.replay import write_replay_html
     from flowmbpo.runs import checkpoint
-    from flowmbpo.runs.files import BrokenFile
     from flowmbpo.training.rollout import episode_of_checkpoint
 
     page = files.artifacts / "replay.html"
-    try:
-        (epoch,) = checkpoint.select(files, "best")
-        episode = episode_of_checkpoint(files.checkpoint(epoch), device)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_replay_html(episode, page)
-    except (BrokenFile, UserError, WorkFailed, OSError) as error:
-        tables.err.print(f"warning: no replay: {error}", markup=False, highlight=False, soft_wrap=True)
-        return []
-    return [page]
+    (epoch,) = checkpoint.select(files, "best")
+    episode = episode_of_checkpoint(files.checkpoint(epoch), device)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_replay_html(episode, page)
+    return page

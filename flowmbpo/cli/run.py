@@ -68,12 +68,12 @@ def run(
 
     results: list[RunResult] = []
     with plain_interrupt():
-        from flowmbpo.cli.finishing import pictures
+        from flowmbpo.cli.finishing import PICTURES
         from flowmbpo.cli.progress import watcher
         from flowmbpo.training import session
 
         where = session.Surroundings(
-            device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, finishing=pictures
+            device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, pictures=PICTURES
         )
         if resume:
             results.append(session.resume(resume, where, watcher(), registry=registry, accept_changes=accept_changes))

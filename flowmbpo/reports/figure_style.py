@@ -1,11 +1,12 @@
 """How figures look and how they are saved: PNG, PDF, and SVG that follows a page's light or dark colours.
 
-Matplotlib's global settings are the same before and after; its pyplot is not used.
+Matplotlib's global settings are the same before and after, and the user's own do not count; its pyplot is not used.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowmbpo.errors import UserError
+from flowmbpo.errors import UserError, WorkFailed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,11 +51,30 @@ _STYLE: Any = {
 @contextmanager
 def styled() -> Iterator[Callable[..., Figure]]:
     """Our style, and a function (height, width) in inches that makes a figure in it."""
-    import matplotlib
+    matplotlib = _matplotlib()
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
         yield lambda height, width=6.2: Figure(figsize=(width, height), dpi=150)
+
+
+def _matplotlib() -> Any:
+    """Matplotlib, imported without the user's settings: it fails when they are wrong."""
+    hidden = {name: os.environ.get(name) for name in ("MATPLOTLIBRC", "MPLBACKEND")}
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except Exception as error:  # a `matplotlibrc` in the working directory is read all the same
+        raise WorkFailed(f"no picture can be drawn, because matplotlib does not start: {error}") from error
+    finally:
+        for name, value in hidden.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+    return matplotlib
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
@@ -29,13 +29,14 @@ from flowmbpo.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where and how long a run trains; not part of the experiment. `finishing` makes pictures from a run's folder."""
+    """Where and how long a run trains; not part of the experiment. `pictures` make files, by what they show, from the
+    folder of a run that has done its work, and the device."""
 
     device: str
     tracking_uri: str | None
     epochs: int | None
     time_limit: float | None
-    finishing: Callable[[RunFiles, str], list[Path]] = lambda files, device: []
+    pictures: Mapping[str, Callable[[RunFiles, str], Path]] = field(default_factory=dict)
 
 
 def train(
@@ -158,8 +159,7 @@ def _train(
                 _restore(trainer, state)
             trainer.train()
             if not stop:
-                for path in where.finishing(files, device):
-                    tracker.artifact(path)
+                _make_pictures(where, files, device, tracker, watcher)
             if stop:
                 message = f"stopped by {stop.name}; everything needed to continue is saved"
                 tracker.finish("KILLED")
@@ -185,6 +185,15 @@ def _train(
         exit_code=1 if failure else stop.exit_code,
         message=message,
     )
+
+
+def _make_pictures(where: Surroundings, files: RunFiles, device: str, tracker: RunTracker, watcher: Watcher) -> None:
+    """None of them is worth a run that has done its work: whatever goes wrong with one is told, and costs only it."""
+    for name, make in where.pictures.items():
+        try:
+            tracker.artifact(make(files, device))
+        except Exception as error:
+            watcher.message(f"no {name}: {error or type(error).__name__}", warning=True)
 
 
 def _restore(trainer: Trainer, state: checkpoint.Checkpoint) -> None:
