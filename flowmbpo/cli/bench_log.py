@@ -17,6 +17,7 @@ def measure_log(points: int = 60, interval: float = 0.5) -> dict[str, Any]:
     background thread per point (deliveries, system samples and signs of life). `share` is both in relation to the
     interval: an upper bound of what logging takes from training, reached only where every core is busy.
     """
+    from flowmbpo.runs.layout import RUNS
     from flowmbpo.tracking.run_tracker import RunDescription, start_run
     from flowmbpo.tracking.store import resolve_store
 
@@ -24,7 +25,7 @@ def measure_log(points: int = 60, interval: float = 0.5) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="flowmbpo-bench-") as folder:
         store = resolve_store(None, Path(folder))
         about = RunDescription("bench", 0, {"train": {"horizon": 16}}, "0", "cpu")
-        with start_run(store, about, Path(folder) / "runs") as tracker:
+        with start_run(store, about, Path(folder) / RUNS) as tracker:
             time.sleep(2.0)  # let the spec and the provenance pass
             calls, background, begun = tracker.seconds, tracker.background_seconds, time.perf_counter()
             for point in range(points):

@@ -24,7 +24,7 @@ def cancel(
         if not state.active:
             tables.err.print(f"{task_id} has ended already ({state.state})", highlight=False)
             continue
-        submission.cancel_mark(index).touch()
+        submission.files.cancelled(index).touch()
         if submission.cluster == "slurm":
             slurm_queue.cancel([task_id])
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import JsonOption, TrackingOption
 from flowmbpo.cli.progress import duration
 from flowmbpo.errors import UserError
+from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EVALUATED_REWARD
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
 from flowmbpo.tracking.records import RunRecord
@@ -56,11 +56,11 @@ def live_runs(tracking_uri: str | None) -> list[RunRecord]:
     """All runs, newest first, dead ones marked before. Nothing yet in the default store is no error."""
     store = resolve_store(tracking_uri)
     if not tracking_uri and store.sqlite and not check_sqlite(store.sqlite, write=False):
-        _mention_owing()
+        _mention_undelivered()
         return []
     reader = open_reader(store)
     found = read_and_mark(reader)
-    _mention_owing()
+    _mention_undelivered()
     return found
 
 
@@ -120,14 +120,14 @@ def _print(found: list[RunRecord]) -> None:
     tables.print_table("", [*columns, "started"], rows, right=columns[2:3] + columns[4:])
 
 
-def _mention_owing() -> None:
+def _mention_undelivered() -> None:
     """Say when runs in this directory have records that no store has yet."""
-    from flowmbpo.tracking.recovery import owing_runs
+    from flowmbpo.tracking.recovery import undelivered_runs
 
-    if owing := owing_runs(Path("runs"), None):
+    if waiting := undelivered_runs(RUNS, None):
         tables.err.print(
-            f"{len(owing)} run(s) here have records that are not in MLflow yet "
-            f"({', '.join(folder.name[:12] for folder in owing[:3])}); `flowmbpo sync` delivers them.",
+            f"{len(waiting)} run(s) here have records that are not in MLflow yet "
+            f"({', '.join(files.root.name[:12] for files in waiting[:3])}); `flowmbpo sync` delivers them.",
             highlight=False,
             soft_wrap=True,
         )

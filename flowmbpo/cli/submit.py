@@ -13,6 +13,7 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
 from flowmbpo.errors import UserError
+from flowmbpo.runs.layout import RUNS
 from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.store import Store, resolve_store
 
@@ -126,7 +127,7 @@ def _run_to_continue(run_id: str) -> tuple[str, int]:
     """Name and seed of a run of this directory."""
     from flowmbpo.cluster.task import birth, resumable_epoch
 
-    folder = Path("runs") / run_id
+    folder = RUNS / run_id
     tags, _ = birth(folder) if Path(run_id).name == run_id else ({}, 0)
     if not tags:
         raise UserError(
@@ -191,7 +192,8 @@ def _draft(
     store: Store,
     request: JobRequest,
 ) -> Submission:
-    from flowmbpo.cluster.submission import JOBS, Submission
+    from flowmbpo.cluster.submission import Submission
+    from flowmbpo.runs.layout import JOBS
 
     return Submission(
         folder=(JOBS / f"dry-run-{name}").absolute(),
@@ -216,7 +218,7 @@ def _send(draft: Submission, request: JobRequest, registry: Registry) -> Submiss
     from flowmbpo.cluster.submission import new_folder
 
     submission = replace(draft, folder=new_folder(draft.name), submitted_at=time.time())
-    shutil.copyfile(registry.path, submission.registry)
+    shutil.copyfile(registry.path, submission.files.registry)
     try:
         return slurm.submit(submission, request) if submission.cluster == "slurm" else local.submit(submission)
     except Exception:

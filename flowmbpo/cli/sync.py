@@ -10,11 +10,12 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import JsonOption, TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.store import resolve_store
 
 
 def sync(
-    folder: Annotated[Path, typer.Argument(help="The folder with the runs.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="The folder with the runs.")] = RUNS,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,32 +7,28 @@ Not here: what a task does (`task`).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from flowmbpo.cluster.states import QueueState, is_alive, recorded_state
-from flowmbpo.cluster.submission import JOBS, Submission, submissions
+from flowmbpo.cluster.submission import Submission, submissions
 from flowmbpo.cluster.task import Attempt, TrainingTask
+from flowmbpo.runs.files import is_locked, locked
+from flowmbpo.runs.layout import JOBS, QueueFiles
 
 POLL_SECONDS = 0.5
 STARTUP_SECONDS = 60.0  # from the queue's decision to the task's first word
-_LOCK = "local.lock"
-_NUMBER = "local.number"
 
 
 def submit(submission: Submission) -> Submission:
     """Queue the tasks and make sure that something starts them."""
     jobs = submission.folder.parent
-    with _locked(jobs / _NUMBER) as file:
+    with locked(QueueFiles(jobs).number) as file:
         assert file is not None
         file.seek(0)
         number = int(file.read().strip() or 0) + 1
@@ -47,7 +43,7 @@ def submit(submission: Submission) -> Submission:
 
 def ensure_queue(jobs: Path = JOBS) -> None:
     """Start the queue's process; it leaves at once if another one is there already."""
-    with open(jobs / "local.log", "a") as log:
+    with open(QueueFiles(jobs).log, "a") as log:
         subprocess.Popen(
             [sys.executable, "-m", "flowmbpo.cluster.local", str(jobs.absolute())],
             stdin=subprocess.DEVNULL,
@@ -60,7 +56,7 @@ def ensure_queue(jobs: Path = JOBS) -> None:
 def serve(jobs: Path) -> None:
     """Start tasks until none is left; returns at once when another process serves this queue."""
     while True:
-        with _locked(jobs / _LOCK, attempts=20) as file:  # `flowmbpo jobs` may hold it for a moment, to look
+        with locked(QueueFiles(jobs).lock, 2.0) as file:  # `flowmbpo jobs` may hold it for a moment, to look
             if file is None:
                 return
             running: dict[subprocess.Popen[bytes], int] = {}
@@ -92,7 +88,7 @@ def _start(submission: Submission, index: int, slot: int) -> subprocess.Popen[by
     environment = dict(os.environ)
     if devices and submission.request.get("gpus", 1):
         environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    submission.start_mark(index).touch()
+    submission.files.started(index).touch()
     with open(submission.log(index), "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "flowmbpo.cluster.local", str(submission.folder), str(index)],
@@ -116,7 +112,7 @@ def _waiting(jobs: Path) -> list[tuple[Submission, int]]:
         (submission, index)
         for submission in ordered
         for index in range(len(submission.seeds))
-        if not submission.start_mark(index).exists() and not submission.is_cancelled(index)
+        if not submission.files.started(index).exists() and not submission.is_cancelled(index)
     ]
 
 
@@ -153,7 +149,7 @@ def state(submission: Submission, index: int) -> QueueState:
     if found.state != "PENDING":
         return found
     try:
-        started = time.time() - submission.start_mark(index).stat().st_mtime
+        started = time.time() - submission.files.started(index).stat().st_mtime
     except FileNotFoundError:
         served = _is_served(submission.folder.parent)
         return QueueState("PENDING", "Resources" if served else "queue stopped: the next `flowmbpo submit` starts it")
@@ -161,8 +157,7 @@ def state(submission: Submission, index: int) -> QueueState:
 
 
 def _is_served(jobs: Path) -> bool:
-    with _locked(jobs / _LOCK, attempts=1) as file:
-        return file is None
+    return bool(is_locked(QueueFiles(jobs).lock))
 
 
 def terminate(submission: Submission, index: int) -> None:
@@ -178,21 +173,6 @@ def preview(submission: Submission) -> str:
     lines = [shlex.join(["flowmbpo", *attempt.command(submission.resume)[3:]]) for attempt in attempts]
     at_once = submission.request.get("parallel") or max(1, len(visible_gpus()))
     return "\n".join([f"# on this machine, {at_once} at once, in {submission.directory}", *lines])
-
-
-@contextmanager
-def _locked(path: Path, attempts: int = 600) -> Iterator[TextIO | None]:
-    """The open file, locked; None when somebody else held it at every attempt, a tenth of a second apart."""
-    with open(path, "a+") as file:
-        for left in reversed(range(attempts)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.1 if left else 0.0)
-            else:
-                yield file
-                return
-        yield None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from flowmbpo.cluster import local, slurm_queue
 from flowmbpo.cluster.states import QueueState, recorded_state
 from flowmbpo.cluster.submission import Submission
 from flowmbpo.cluster.task import runs_of_tasks, task_tag
+from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.records import RunRecord
 
 _TAIL_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ def rows(submissions: Iterable[Submission], runs: Mapping[str, RunRecord]) -> li
     chosen = list(submissions)
     states = slurm_queue.states(submission.job_id for submission in chosen if submission.cluster == "slurm")
     run_ids: dict[str, str] = {}
-    for folder in {submission.directory / "runs" for submission in chosen}:
+    for folder in {submission.directory / RUNS for submission in chosen}:
         run_ids |= runs_of_tasks(folder)
     found = []
     for submission in chosen:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 from dataclasses import dataclass
 
 from flowmbpo.cluster.submission import Submission
+from flowmbpo.runs.files import is_locked
 
 ACTIVE = {
     "PENDING",
@@ -54,11 +54,4 @@ def recorded_state(submission: Submission, index: int) -> QueueState:
 
 def is_alive(submission: Submission, index: int) -> bool:
     """Whether the task's process holds its lock (told for this machine only)."""
-    try:
-        with open(submission.task_lock(index)) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return bool(is_locked(submission.files.task_lock(index)))

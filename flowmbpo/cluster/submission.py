@@ -1,17 +1,10 @@
-"""One submission of one experiment: its folder `runs/jobs/<stamp>-<name>/`, and every file name in it.
+"""One submission of one experiment, and what its tasks write down about themselves.
 
-    submission.json     what was asked for and which job it became; written by `flowmbpo submit`
-    experiments.toml    the registry as it was then: editing it afterwards does not change a job that still waits
-    task-0.json         what happened to the first seed; written by its job only
-    <job>_0_0_log.out   all that the task printed, over every restart
-
-Not here: starting anything (`slurm`, `local`) and the run's own files (training).
+Not here: the names of its files (`runs.layout`) and starting anything (`slurm`, `local`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import secrets
 import time
@@ -21,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowmbpo.errors import UserError
+from flowmbpo.runs.files import read_json, write_json
+from flowmbpo.runs.layout import JOBS, JobFiles
 
-JOBS = Path("runs") / "jobs"
 ClusterName = Literal["slurm", "local"]
 
 
@@ -43,42 +37,27 @@ class Submission:
     job_id: str = ""
 
     @property
-    def registry(self) -> Path:
-        return self.folder / "experiments.toml"
+    def files(self) -> JobFiles:
+        return JobFiles(self.folder)
 
     def task_ids(self) -> list[str]:
         """`JOB_0`, `JOB_1`, ...: one id per seed, as Slurm writes them."""
         return [f"{self.job_id}_{index}" for index in range(len(self.seeds))]
 
     def log(self, index: int) -> Path:
-        """Everything the task printed (submitit's name for it)."""
-        return self.folder / f"{self.job_id}_{index}_0_log.out"
-
-    def task_file(self, index: int) -> Path:
-        return self.folder / f"task-{index}.json"
-
-    def task_lock(self, index: int) -> Path:
-        """Held by the task's process while it lives."""
-        return self.folder / f"task-{index}.lock"
-
-    def start_mark(self, index: int) -> Path:
-        """Made by the local queue when it starts the task, so that it is started once."""
-        return self.folder / f"task-{index}.started"
-
-    def cancel_mark(self, index: int) -> Path:
-        """Made by `flowmbpo cancel`: the task must not start (again)."""
-        return self.folder / f"task-{index}.cancelled"
+        """Everything the task printed."""
+        return self.files.log(self.job_id, index)
 
     def is_cancelled(self, index: int) -> bool:
-        return self.cancel_mark(index).exists()
+        return self.files.cancelled(index).exists()
 
-    def task(self, index: int) -> TaskRecord:
-        return TaskRecord.load(self.task_file(index))
+    def task(self, index: int) -> TaskState:
+        return TaskState.load(self.files.task(index))
 
     def save(self) -> None:
         document = {**asdict(self), "folder": str(self.folder), "directory": str(self.directory)}
         # The tracking URI may hold a password.
-        write_json(self.folder / "submission.json", document, mode=0o600)
+        write_json(self.files.submission, document, mode=0o600)
 
     def submitted(self, job_id: str) -> Submission:
         done = replace(self, job_id=job_id)
@@ -87,14 +66,14 @@ class Submission:
 
     @classmethod
     def load(cls, folder: Path) -> Submission:
-        """Raises OSError, ValueError or TypeError for a folder that is no complete submission."""
-        found = json.loads((folder / "submission.json").read_text())
+        """Raises ValueError, KeyError or TypeError for a folder that is no complete submission."""
+        found = read_json(JobFiles(folder).submission)
         found |= {"folder": folder.absolute(), "directory": Path(found["directory"])}
         return cls(**{**found, "seeds": tuple(found["seeds"]), "overrides": tuple(found["overrides"])})
 
 
 @dataclass(frozen=True)
-class TaskRecord:
+class TaskState:
     """What a task tells about itself. Times are seconds since 1970; `exit_code` is None while it runs or if it was
     killed without a chance to write it."""
 
@@ -110,24 +89,14 @@ class TaskRecord:
     message: str = ""
 
     @classmethod
-    def load(cls, path: Path) -> TaskRecord:
+    def load(cls, path: Path) -> TaskState:
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+            return cls(**read_json(path))
+        except (ValueError, TypeError):
             return cls()
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
-
-
-def write_json(path: Path, document: Any, mode: int = 0o644) -> None:
-    """Replace the file as a whole: a reader sees the old or the new text."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-        json.dump(document, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def new_folder(name: str, jobs: Path = JOBS) -> Path:
@@ -142,7 +111,7 @@ def submissions(jobs: Path = JOBS) -> list[Submission]:
     """Every submission that a cluster has taken, oldest first. Damaged folders are passed over."""
     found = []
     for folder in jobs.iterdir() if jobs.is_dir() else ():
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(ValueError, TypeError, KeyError):
             found.append(Submission.load(folder))
     return sorted((one for one in found if one.job_id), key=lambda one: one.submitted_at)
 

@@ -6,7 +6,6 @@ limit, a preemption and a dead node are then the same case. Not here: submitting
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import signal
@@ -20,8 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowmbpo.cluster import slurm_queue
-from flowmbpo.cluster.submission import Submission, TaskRecord
-from flowmbpo.runs.journal import read_records
+from flowmbpo.cluster.submission import Submission, TaskState
+from flowmbpo.runs.files import locked
+from flowmbpo.runs.journal import first_entry
+from flowmbpo.runs.layout import RUNS, RunFiles
 
 TASK_TAG = "flowmbpo.job_task"  # <submission folder>/<task>: unique, also when a cluster counts from 1 again
 CHECKPOINTED = 128 + signal.SIGUSR1  # exit code of a run that stopped because it was told to make room
@@ -38,7 +39,7 @@ class TrainingTask:
     def __call__(self) -> None:
         """Train until the run ends. Leaves by SystemExit with the run's exit code unless that is 0."""
         submission = Submission.load(self.folder)
-        with _lock(submission.task_lock(self.index)):
+        with locked(submission.files.task_lock(self.index)):  # tells others that the task lives
             code = Attempt(submission, self.index).run()
         if code:
             sys.exit(code)
@@ -51,36 +52,36 @@ class Attempt:
         self.submission = submission
         self.index = index
         self.job = _job_id(submission, index)
-        self.runs = submission.directory / "runs"
+        self.runs = submission.directory / RUNS
 
     def run(self) -> int:
         """Start or continue the run, wait for it, record how it ended; returns the exit code of the task."""
-        before = self._record()
+        before = self.submission.task(self.index)
         if self.submission.is_cancelled(self.index):
             return TERMINATED
         now = time.time()
         waiting_since = before.ended_at if before.requeued and before.ended_at else self.submission.submitted_at
         run_id = self.run_id()
         epoch = resumable_epoch(self.runs / run_id) if run_id else None
-        record = TaskRecord(starts=before.starts + 1, started_at=now, node=socket.gethostname(), pid=os.getpid())
-        self._save(record)
+        state = TaskState(starts=before.starts + 1, started_at=now, node=socket.gethostname(), pid=os.getpid())
+        self._save(state)
         command = self.command(run_id if epoch is not None else self.submission.resume)
-        print(f"flowmbpo job {self.job} on {record.node}, start {record.starts}: {' '.join(command[3:])}", flush=True)
+        print(f"flowmbpo job {self.job} on {state.node}, start {state.starts}: {' '.join(command[3:])}", flush=True)
 
         signals = _Signals()
         child = subprocess.Popen(command, cwd=self.submission.directory, env=self._environment(now - waiting_since))
         with signals.forwarded_to(child.pid):
             code = _shell_code(child.wait())
-        record = replace(
-            record,
+        state = replace(
+            state,
             ended_at=time.time(),
             exit_code=code,
             peak_memory_mb=round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1),
             out_of_memory=code == 128 + signal.SIGKILL and _killed_for_memory(),
         )
-        self._save(record)
+        self._save(state)
         if signals.asked_for_room or code == CHECKPOINTED or self._preempted(code):
-            return self._requeue(record, run_id, epoch)
+            return self._requeue(state, run_id, epoch)
         return code
 
     def command(self, run_id: str) -> list[str]:
@@ -94,29 +95,29 @@ class Attempt:
                 command += ["--set", override]
         if self.submission.cluster == "slurm" and self.submission.request.get("gpus"):
             command += ["--device", "cuda"]  # a node with a broken GPU shall fail, not train on the CPU for 12 hours
-        return [*command, "--registry", str(self.submission.registry)]
+        return [*command, "--registry", str(self.submission.files.registry)]
 
     def run_id(self) -> str:
         """The run that this task trains; empty before its first start."""
         return self.submission.resume or runs_of_tasks(self.runs).get(task_tag(self.submission.folder, self.index), "")
 
-    def _requeue(self, record: TaskRecord, run_id: str, epoch: int | None) -> int:
-        code = record.exit_code or 0
+    def _requeue(self, state: TaskState, run_id: str, epoch: int | None) -> int:
+        code = state.exit_code or 0
         if code not in (CHECKPOINTED, TERMINATED, 128 + signal.SIGKILL):
             return code  # it had just finished, or failed on its own
         run_id = run_id or self.run_id()
         reached = resumable_epoch(self.runs / run_id) if run_id else None
         if reached is None or reached <= (epoch or 0):
             message = "no epoch was finished between start and time limit: ask for a longer --time"
-            self._save(replace(record, exit_code=1, message=message))
+            self._save(replace(state, exit_code=1, message=message))
             print(f"failed: {message}", file=sys.stderr, flush=True)
             return 1
-        self._save(replace(record, exit_code=None, requeued=True))
+        self._save(replace(state, exit_code=None, requeued=True))
         print(f"flowmbpo job {self.job}: checkpoint at epoch {reached}, back to the queue", flush=True)
         refused = slurm_queue.requeue(os.environ.get("SLURM_JOB_ID", ""))
         if refused:
             message = f"Slurm would not requeue the job ({refused}); continue with: flowmbpo submit --resume {run_id}"
-            self._save(replace(record, exit_code=1, message=message))
+            self._save(replace(state, exit_code=1, message=message))
             print(f"failed: {message}", file=sys.stderr, flush=True)
             return 1
         return code
@@ -138,11 +139,8 @@ class Attempt:
             "FLOWMBPO_QUEUE_SECONDS": f"{max(0.0, queue_seconds):.0f}",
         }
 
-    def _record(self) -> TaskRecord:
-        return self.submission.task(self.index)
-
-    def _save(self, record: TaskRecord) -> None:
-        record.save(self.submission.task_file(self.index))
+    def _save(self, state: TaskState) -> None:
+        state.save(self.submission.files.task(self.index))
 
 
 class _Signals:
@@ -191,17 +189,13 @@ def runs_of_tasks(runs: Path) -> dict[str, str]:
 
 def birth(run_folder: Path) -> tuple[dict[str, str], int]:
     """Tags with which a run began, and when (milliseconds since 1970); ({}, 0) for a folder that is no run."""
-    try:
-        first = next(read_records(run_folder / "tracking" / "journal.jsonl"))[0]
-    except (OSError, StopIteration):
-        return {}, 0
-    return (dict(first["tags"]), int(first["time"])) if first.get("op") == "create" else ({}, 0)
+    create = first_entry(RunFiles(run_folder).journal)
+    return (create.tags, create.time) if create else ({}, 0)
 
 
 def resumable_epoch(run_folder: Path) -> int | None:
     """Newest epoch from which the run can be continued; None when there is none."""
-    epochs = [int(place.name[6:]) for place in run_folder.glob("resume/epoch-*") if place.name[6:].isdigit()]
-    return max(epochs, default=None)
+    return max(RunFiles(run_folder).resume_epochs(), default=None)
 
 
 def _job_id(submission: Submission, index: int) -> str:
@@ -211,14 +205,6 @@ def _job_id(submission: Submission, index: int) -> str:
 
 def _shell_code(code: int) -> int:
     return 128 - code if code < 0 else code
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Tells others that the task lives; the kernel lets go of it however the process ends."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _killed_for_memory() -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from flowmbpo.reports.plots import learning_curve_picture
-from flowmbpo.runs.journal import read_records
-from flowmbpo.tracking.run_tracker import TRACKING_FOLDER
+from flowmbpo.runs.journal import Create, Metrics, read_entries
+from flowmbpo.runs.layout import RunFiles
 
 FILE_NAME = "learning_curve.png"
 
@@ -20,12 +20,12 @@ def picture_of_run(run: Path, folder: Path) -> Path:
     """
     points: dict[str, tuple[list[float], list[float]]] = {}
     title = run.name
-    for record, _ in read_records(run / TRACKING_FOLDER / "journal.jsonl"):
-        if record["op"] == "create":
-            title = record["name"]
-        elif record["op"] == "metrics":
-            for metric, value in record["metrics"].items():
+    for entry, _ in read_entries(RunFiles(run).journal):
+        if isinstance(entry, Create):
+            title = entry.name
+        elif isinstance(entry, Metrics):
+            for metric, value in entry.metrics.items():
                 steps, values = points.setdefault(metric, ([], []))
-                steps.append(record["step"])
+                steps.append(entry.step)
                 values.append(value)
     return learning_curve_picture(points, folder / FILE_NAME, title)

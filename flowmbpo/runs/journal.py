@@ -1,8 +1,8 @@
 """The journal of one run: an append-only file of everything that shall be in MLflow, and how much of it is there.
 
-Every record is written here first and delivered from here, so an unreachable server, a slow one and a killed process
-are the same case: records after the cursor are still to be delivered. Delivery may repeat records (the cursor is saved
-after the fact); `mlflow_writer` makes repetition harmless. Not here: what the records mean to MLflow.
+Every entry is written here first and delivered from here, so an unreachable server, a slow one and a killed process
+are the same case: entries after the cursor are still to be delivered. Delivery may repeat entries (the cursor is saved
+after the fact); `mlflow_writer` makes repetition harmless. Not here: what the entries mean to MLflow.
 """
 
 from __future__ import annotations
@@ -11,27 +11,106 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-Record = dict[str, Any]
+from flowmbpo.runs.files import BrokenFile, atomic_file, read_json
+
+RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the journal; `op` tells its kind. Times are milliseconds since 1970, steps real environment steps."""
+
+    op: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Create(Entry):
+    """The run begins. `key` is its id in flowmbpo; `store` the tracking URI, empty where it holds a password."""
+
+    op = "create"
+    key: str
+    name: str
+    time: int
+    tags: dict[str, str]
+    store: str
+
+
+@dataclass(frozen=True)
+class Metrics(Entry):
+    op = "metrics"
+    time: int
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tags(Entry):
+    op = "tags"
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Params(Entry):
+    op = "params"
+    params: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Artifact(Entry):
+    """A file to be uploaded under `folder`; `outbox` holds it, relative to the folder of the journal."""
+
+    op = "artifact"
+    file: str
+    folder: str
+    outbox: str
+
+
+@dataclass(frozen=True)
+class Checkpoint(Entry):
+    """A deployable checkpoint, its evaluation, and how that was made (`tags`); `path` is where the run wrote it."""
+
+    op = "checkpoint"
+    key: str
+    name: str
+    path: str
+    epoch: int
+    step: int
+    time: int
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    params: dict[str, str]
+    outbox: str
+
+
+@dataclass(frozen=True)
+class Status(Entry):
+    op = "status"
+    status: RunStatus
+    time: int
+
+
+_KINDS = {kind.op: kind for kind in Entry.__subclasses__()}
 
 
 class Journal:
-    """`tracking/journal.jsonl` in the run's folder: one JSON record a line, appended from any thread."""
+    """The open journal: one JSON document a line, appended from any thread."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "journal.jsonl"
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         self._lock = threading.Lock()
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (lives as long as the run)
-        if self._file.tell() and not _ends_with_newline(self.path):
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (lives as long as the run)
+        if self._file.tell() and not _ends_with_newline(path):
             self._file.write(b"\n")  # a process died in the middle of a line: it becomes a line of its own, skipped
 
-    def append(self, record: Record) -> None:
-        """Write one record. Raises OSError when the disk is full or the folder is gone."""
-        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    def append(self, entry: Entry) -> None:
+        """Write one entry. Raises OSError when the disk is full or the folder is gone."""
+        # Not `asdict`: it copies every value, and this runs in the training thread.
+        line = json.dumps({"op": entry.op, **vars(entry)}, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             written = self._file.write(line)
             while written < len(line):  # a raw file may take less than everything, for example just before "disk full"
@@ -42,28 +121,48 @@ class Journal:
         """Survive a power loss from here on."""
         os.fsync(self._file.fileno())
 
-    @property
-    def size(self) -> int:
-        return os.fstat(self._file.fileno()).st_size
-
     def close(self) -> None:
         self._file.close()
 
 
-def read_records(path: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
-    """Complete records from `offset` on, each with the offset behind it. Damaged lines are passed over."""
+def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[Entry, int]]:
+    """Complete entries from `offset` on, each with the offset behind it. Damaged lines and entries of kinds that this
+    version does not know are passed over."""
     with open(path, "rb") as file:
         file.seek(offset)
         for line in file:
             if not line.endswith(b"\n"):
                 return  # still being written
             offset += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                yield record, offset
+            if (entry := _entry(line)) is not None:
+                yield entry, offset
+
+
+def first_entry(path: Path) -> Create | None:
+    """How the run began; None for a file that is no journal."""
+    try:
+        first = next(read_entries(path), None)
+    except OSError:
+        return None
+    return first[0] if first and isinstance(first[0], Create) else None
+
+
+def last_status(path: Path) -> RunStatus:
+    """How the run stands as far as it could write it down. Raises OSError."""
+    status: RunStatus = "RUNNING"
+    for entry, _ in read_entries(path):
+        if isinstance(entry, Status):
+            status = entry.status
+    return status
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        found = json.loads(line)
+        kind = _KINDS[found["op"]]
+        return kind(**{field.name: found[field.name] for field in fields(kind)})
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _ends_with_newline(path: Path) -> bool:
@@ -85,22 +184,16 @@ class Cursor:
     def advanced(self, **changes: Any) -> Cursor:
         return replace(self, **changes)
 
-
-class CursorFile:
-    """`tracking/delivered.json`, replaced as a whole; losing it costs a repeated delivery and nothing else."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "delivered.json"
-
-    def load(self, key: str, store: str) -> Cursor:
+    @classmethod
+    def load(cls, path: Path, key: str, store: str) -> Cursor:
+        """The saved cursor; a lost one costs a repeated delivery and nothing else."""
         try:
-            found = json.loads(self.path.read_text())
-            cursor = Cursor(key, str(found["store"]), str(found["mlflow_run_id"]), int(found["offset"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return Cursor(key, store)
-        return cursor if cursor.store == store else Cursor(key, store)
+            found = read_json(path)
+            cursor = cls(key, str(found["store"]), str(found["mlflow_run_id"]), int(found["offset"]))
+        except (BrokenFile, ValueError, KeyError, TypeError):
+            return cls(key, store)
+        return cursor if cursor.store == store else cls(key, store)
 
-    def save(self, cursor: Cursor) -> None:
-        temporary = self.path.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(cursor)))
-        temporary.replace(self.path)
+    def save(self, path: Path) -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")

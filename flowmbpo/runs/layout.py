@@ -1,4 +1,4 @@
-"""Every file name of a run; nothing here reads or writes their contents.
+"""Every file name of a run and of a job; nothing here reads or writes their contents.
 
 runs/<run_id>/
   lock                        held by the process that trains the run
@@ -21,6 +21,7 @@ from pathlib import Path
 from flowmbpo.errors import UserError
 
 RUNS = Path("runs")
+JOBS = RUNS / "jobs"
 _EPOCH = re.compile(r"epoch-(\d{6,})")
 
 
@@ -106,3 +107,55 @@ def _epochs(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(m.group(1)) for entry in folder.iterdir() if (m := _EPOCH.fullmatch(entry.name)))
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The folder of one submission; task `index` trains its seed of that index."""
+
+    root: Path
+
+    @property
+    def submission(self) -> Path:
+        return self.root / "submission.json"
+
+    @property
+    def registry(self) -> Path:
+        return self.root / "experiments.toml"
+
+    def log(self, job_id: str, index: int) -> Path:
+        """The name is submitit's."""
+        return self.root / f"{job_id}_{index}_0_log.out"
+
+    def task(self, index: int) -> Path:
+        return self.root / f"task-{index}.json"
+
+    def task_lock(self, index: int) -> Path:
+        return self.root / f"task-{index}.lock"
+
+    def started(self, index: int) -> Path:
+        return self.root / f"task-{index}.started"
+
+    def cancelled(self, index: int) -> Path:
+        return self.root / f"task-{index}.cancelled"
+
+
+@dataclass(frozen=True)
+class QueueFiles:
+    """The files of this machine's own queue, in the folder of all jobs."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that serves the queue."""
+        return self.root / "local.lock"
+
+    @property
+    def number(self) -> Path:
+        """The number of the latest job."""
+        return self.root / "local.number"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "local.log"

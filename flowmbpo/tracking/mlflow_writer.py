@@ -1,17 +1,19 @@
-"""Puts journal records into an MLflow store; every operation may be repeated without changing the result.
+"""Puts the entries of a journal into an MLflow store; every operation may be repeated without changing the result.
 
 Why repetition is harmless: MLflow knows a metric point by name, time, step and value and drops a second copy;
 params and tags overwrite themselves; a run and a checkpoint carry our key and are looked up before they are created.
-Not here: the journal, threads and retries (`delivery`, `courier`). MLflow is imported on first use (1.5 s).
+Not here: the journal, threads and retries (`delivery`). MLflow is imported on first use (1.5 s).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flowmbpo.runs.journal import Record
+from flowmbpo.runs import journal
+from flowmbpo.runs.journal import Entry
 from flowmbpo.tracking.first_view import experiment_tags
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
@@ -35,18 +37,16 @@ class MlflowWriter:
         self._client: MlflowClient | None = None
         self._experiment = ""
 
-    def find_or_create(self, create: Record, *, look: bool) -> str:
-        """MLflow's id of the run that the journal's `create` record describes.
+    def find_or_create(self, create: journal.Create, *, look: bool) -> str:
+        """MLflow's id of the run that the journal's first entry describes.
 
         `look` searches for the run's key first: needed when an earlier attempt may have got through.
         """
         client = self._connected()
         with translated(self.store):
-            if look and (found := self.find(create["key"])):
+            if look and (found := self.find(create.key)):
                 return found
-            run = client.create_run(
-                self._experiment, create["time"], {**create["tags"], RUN_ID_TAG: create["key"]}, create["name"]
-            )
+            run = client.create_run(self._experiment, create.time, {**create.tags, RUN_ID_TAG: create.key}, create.name)
             return run.info.run_id
 
     def find(self, key: str) -> str | None:
@@ -63,16 +63,16 @@ class MlflowWriter:
             found = client.search_runs([self._experiment], f"tags.`{RUN_ID_TAG}` = '{key}'", max_results=1)
             return found[0].info.run_id if found else None
 
-    def write(self, run: str, records: Sequence[Record]) -> None:
-        """All of `records` in order, in as few calls as MLflow allows."""
+    def write(self, run: str, entries: Sequence[Entry], folder: Path | None) -> None:
+        """All of `entries` in order, in as few calls as MLflow allows; their files are in `folder`."""
         client = self._connected()
         with translated(self.store):
-            for kind, group in _grouped(records):
-                if kind == "metrics":
-                    self._metrics(client, run, group)
+            for kind, group in groupby(entries, type):
+                if kind is journal.Metrics:
+                    self._metrics(client, run, [entry for entry in group if isinstance(entry, journal.Metrics)])
                 else:
-                    for record in group:
-                        _WRITERS[kind](self, client, run, record)
+                    for entry in group:
+                        self._write(client, run, entry, folder)
 
     def alive(self, run: str, tags: Mapping[str, str], *, again: bool) -> None:
         """A sign of life; `again` also takes back a KILLED that a reader set while we could not answer."""
@@ -96,77 +96,76 @@ class MlflowWriter:
             self._client = client
         return self._client
 
-    def _metrics(self, client: MlflowClient, run: str, records: Sequence[Record]) -> None:
+    def _write(self, client: MlflowClient, run: str, entry: Entry, folder: Path | None) -> None:
+        match entry:
+            case journal.Params():
+                self._params(client, run, entry)
+            case journal.Tags():
+                self._tags(client, run, entry)
+            case journal.Artifact():
+                assert folder is not None
+                self._artifact(client, run, entry, folder)
+            case journal.Checkpoint():
+                assert folder is not None
+                self._checkpoint(client, run, entry, folder)
+            case journal.Status(status="RUNNING"):
+                client.update_run(run, status="RUNNING")
+            case journal.Status():
+                client.set_terminated(run, entry.status, entry.time)
+
+    def _metrics(self, client: MlflowClient, run: str, entries: Sequence[journal.Metrics]) -> None:
         from mlflow.entities import Metric
 
         points = [
-            Metric(name, value, record["time"], record["step"])
-            for record in records
-            for name, value in record["metrics"].items()
+            Metric(name, value, entry.time, entry.step) for entry in entries for name, value in entry.metrics.items()
         ]
         for start in range(0, len(points), MAX_METRICS):
             client.log_batch(run, metrics=points[start : start + MAX_METRICS])
 
-    def _params(self, client: MlflowClient, run: str, record: Record) -> None:
+    def _params(self, client: MlflowClient, run: str, entry: journal.Params) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in record["params"].items()]
+        params = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in entry.params.items()]
         for start in range(0, len(params), MAX_PARAMS):
             client.log_batch(run, params=params[start : start + MAX_PARAMS])
 
-    def _tags(self, client: MlflowClient, run: str, record: Record) -> None:
+    def _tags(self, client: MlflowClient, run: str, entry: journal.Tags) -> None:
         from mlflow.entities import RunTag
 
-        tags = [RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in record["tags"].items()]
+        tags = [RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in entry.tags.items()]
         for start in range(0, len(tags), MAX_TAGS):
             client.log_batch(run, tags=tags[start : start + MAX_TAGS])
 
-    def _artifact(self, client: MlflowClient, run: str, record: Record) -> None:
-        path = Path(record["path"])
+    def _artifact(self, client: MlflowClient, run: str, entry: journal.Artifact, folder: Path) -> None:
+        path = folder / entry.outbox / entry.file
         if path.exists():  # gone: it was delivered before the cursor could be saved
-            client.log_artifact(run, str(path), record["folder"] or None)
+            client.log_artifact(run, str(path), entry.folder or None)
 
-    def _status(self, client: MlflowClient, run: str, record: Record) -> None:
-        if record["status"] == "RUNNING":
-            client.update_run(run, status="RUNNING")
-        else:
-            client.set_terminated(run, record["status"], record["time"])
-
-    def _checkpoint(self, client: MlflowClient, run: str, record: Record) -> None:
-        model = find_checkpoint(client, self._experiment, run, record["name"])
+    def _checkpoint(self, client: MlflowClient, run: str, entry: journal.Checkpoint, folder: Path) -> None:
+        model = find_checkpoint(client, self._experiment, run, entry.name)
         if model is None:
             created = client.create_logged_model(
                 self._experiment,
-                record["name"],
+                entry.name,
                 source_run_id=run,
                 tags={
-                    CHECKPOINT_TAG: record["name"],
-                    PATH_TAG: record["path"],
-                    RUN_ID_TAG: record["key"],
-                    **record["tags"],
+                    CHECKPOINT_TAG: entry.name,
+                    PATH_TAG: entry.path,
+                    RUN_ID_TAG: entry.key,
+                    **entry.tags,
                 },
-                params={"epoch": str(record["epoch"]), "env_steps": str(record["step"]), **record["params"]},
+                params={"epoch": str(entry.epoch), "env_steps": str(entry.step), **entry.params},
                 model_type="policy",
             )
             from mlflow.entities import LoggedModelOutput
 
-            client.log_outputs(run, [LoggedModelOutput(created.model_id, record["step"])])
+            client.log_outputs(run, [LoggedModelOutput(created.model_id, entry.step)])
             model = created.model_id
-        folder = Path(record["files"])
-        if folder.is_dir():
-            client.log_model_artifacts(model, str(folder))
+        files = folder / entry.outbox
+        if files.is_dir():
+            client.log_model_artifacts(model, str(files))
             client.finalize_logged_model(model, "READY")
-        log_model_metrics(client, run, model, record["metrics"], record["step"], record["time"])
-
-
-_WRITERS: dict[str, Any] = {
-    "params": MlflowWriter._params,
-    "tags": MlflowWriter._tags,
-    "artifact": MlflowWriter._artifact,
-    "checkpoint": MlflowWriter._checkpoint,
-    "status": MlflowWriter._status,
-    "create": lambda *_: None,
-}
+        log_model_metrics(client, run, model, entry.metrics, entry.step, entry.time)
 
 
 def find_checkpoint(client: MlflowClient, experiment: str, run: str, name: str) -> str | None:
@@ -211,15 +210,3 @@ def _experiment(client: MlflowClient, store: Store) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return found.experiment_id
-
-
-def _grouped(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
-    """Neighbours of the same kind together; the order stays."""
-    group: list[Record] = []
-    for record in records:
-        if group and group[0]["op"] != record["op"]:
-            yield group[0]["op"], group
-            group = []
-        group.append(record)
-    if group:
-        yield group[0]["op"], group

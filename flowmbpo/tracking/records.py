@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flowmbpo.runs.journal import RunStatus
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS
-from flowmbpo.tracking.tracker import Status
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RunRecord:
     mlflow_run_id: str
     experiment_id: str
     run_name: str
-    status: Status
+    status: RunStatus
     start_time: float
     end_time: float | None
     params: Mapping[str, str] = field(repr=False)

@@ -9,17 +9,18 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs.journal import CursorFile, Journal, Record, read_records
+from flowmbpo.runs import journal
+from flowmbpo.runs.journal import Cursor, Journal, first_entry, last_status, read_entries
+from flowmbpo.runs.layout import RunFiles, run_folders
 from flowmbpo.runs.lock import DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, RunLock, hostname, is_dead, is_locked
 from flowmbpo.tracking.delivery import Delivery
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.records import RunRecord
-from flowmbpo.tracking.run_tracker import TRACKING_FOLDER
 from flowmbpo.tracking.store import Store, resolve_store
 
 log = logging.getLogger(__name__)
@@ -36,60 +37,53 @@ class Synced:
 
 
 def sync_runs(runs: Path, store: Store | None) -> list[Synced]:
-    """Deliver what the runs in folder `runs` still owe; a run without a process is also closed as KILLED.
+    """Deliver what the runs in folder `runs` still have to deliver; a run without a process is also closed as KILLED.
 
     `store` overrides the store that each run names. Runs that are being trained deliver by themselves and are left out.
     """
-    return [sync_run(folder, store) for folder in owing_runs(runs, store)]
+    return [sync_run(folder, store) for folder in undelivered_runs(runs, store)]
 
 
-def owing_runs(runs: Path, store: Store | None) -> list[Path]:
-    """Folders of runs that nobody trains and whose journal is not all in `store` (None: in the one they name)."""
-    return list(_owing(runs, store))
+def undelivered_runs(runs: Path, store: Store | None) -> list[RunFiles]:
+    """Runs that nobody trains and whose journal is not all in `store` (None: in the one they name)."""
+    return [files for files in run_folders(runs) if not is_locked(files.root) and _is_undelivered(files, store)]
 
 
-def _owing(runs: Path, store: Store | None) -> Iterator[Path]:
-    for journal in sorted(runs.glob(f"*/{TRACKING_FOLDER}/journal.jsonl")):
-        folder = journal.parent.parent
-        if is_locked(folder):
-            continue
-        first = next(read_records(journal), None)
-        if first is None or first[0]["op"] != "create":
-            continue
-        try:
-            cursor = CursorFile(journal.parent).load(folder.name, str(store or _named_store(first[0])))
-        except UserError:
-            yield folder  # `sync_run` says what is missing
-            continue
-        if cursor.offset < os.path.getsize(journal) or _status(journal) == "RUNNING":
-            yield folder
+def _is_undelivered(files: RunFiles, store: Store | None) -> bool:
+    create = first_entry(files.journal)
+    if create is None:
+        return False
+    try:
+        cursor = Cursor.load(files.delivered, files.root.name, str(store or _named_store(create)))
+    except UserError:
+        return True  # `sync_run` says what is missing
+    return cursor.offset < os.path.getsize(files.journal) or last_status(files.journal) == "RUNNING"
 
 
-def sync_run(folder: Path, store: Store | None) -> Synced:
+def sync_run(files: RunFiles, store: Store | None) -> Synced:
     """Deliver the journal of one run that nobody trains."""
-    tracking = folder / TRACKING_FOLDER
-    journal = tracking / "journal.jsonl"
-    lock = RunLock(folder)
+    run_id = files.root.name
+    lock = RunLock(files.root)
     try:
         lock.acquire()
     except UserError as error:
-        return Synced(folder.name, 0, "RUNNING", str(error))
+        return Synced(run_id, 0, "RUNNING", str(error))
+    status = "RUNNING"
     try:
-        create = next(read_records(journal))[0]
-        status = _status(journal)
+        create = first_entry(files.journal)
+        if create is None:
+            raise WorkFailed(f"{files.journal} does not say how the run began")
+        status = last_status(files.journal)
         if status == "RUNNING":
-            _close_as_killed(tracking, int(os.path.getmtime(journal) * 1000))
+            _close_as_killed(files, int(os.path.getmtime(files.journal) * 1000))
             status = "KILLED"
-        target = store or _named_store(create)
-        delivery = Delivery(tracking, folder.name, MlflowWriter(target))
-        owed = sum(1 for _ in read_records(journal, delivery.cursor.offset))
+        delivery = Delivery(files, run_id, MlflowWriter(store or _named_store(create)))
+        pending = sum(1 for _ in read_entries(files.journal, delivery.cursor.offset))
         delivery.deliver_all()
-        problem = (
-            f"{delivery.refused} records were refused; see {tracking / 'refused.jsonl'}" if delivery.refused else ""
-        )
-        return Synced(folder.name, owed, status, problem)
+        problem = f"{delivery.refused} records were refused; see {files.refused}" if delivery.refused else ""
+        return Synced(run_id, pending, status, problem)
     except (UserError, WorkFailed, OSError) as error:
-        return Synced(folder.name, 0, status, str(error))
+        return Synced(run_id, 0, status, str(error))
     finally:
         lock.release()
 
@@ -104,10 +98,10 @@ def mark_dead_runs(store: Store, runs: Sequence[RunRecord]) -> list[str]:
     for run in runs:
         if run.status != "RUNNING" or not is_dead(run.tags):
             continue
-        folder = Path(run.tags.get(DIRECTORY_TAG, ""))
-        here = run.tags.get(HOST_TAG) == hostname() and (folder / TRACKING_FOLDER / "journal.jsonl").is_file()
+        files = RunFiles(Path(run.tags.get(DIRECTORY_TAG, "")))
+        here = run.tags.get(HOST_TAG) == hostname() and files.journal.is_file()
         try:
-            if here and not sync_run(folder, store).problem:
+            if here and not sync_run(files, store).problem:
                 marked.append(run.run_id)
                 continue
             writer = writer or MlflowWriter(store)
@@ -126,24 +120,12 @@ def _last_sign(run: RunRecord) -> float:
     return min(time.time(), max(signs))
 
 
-def _named_store(create: Record) -> Store:
-    uri = create.get("store") or ""
-    if not uri:
+def _named_store(create: journal.Create) -> Store:
+    if not create.store:
         raise UserError("the run's store has a password in its URI, which is not kept; give --tracking-uri")
-    return resolve_store(uri)
+    return resolve_store(create.store)
 
 
-def _status(journal: Path) -> str:
-    status = "RUNNING"
-    for record, _ in read_records(journal):
-        if record["op"] == "status":
-            status = record["status"]
-    return status
-
-
-def _close_as_killed(tracking: Path, time_ms: int) -> None:
-    journal = Journal(tracking)
-    try:
-        journal.append({"op": "status", "status": "KILLED", "time": time_ms})
-    finally:
-        journal.close()
+def _close_as_killed(files: RunFiles, time_ms: int) -> None:
+    with contextlib.closing(Journal(files.journal)) as opened:
+        opened.append(journal.Status("KILLED", time_ms))

@@ -15,23 +15,23 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs.journal import Journal, Record, read_records
+from flowmbpo.runs import journal
+from flowmbpo.runs.journal import Entry, Journal, RunStatus, read_entries
+from flowmbpo.runs.layout import RunFiles
 from flowmbpo.runs.lock import RunLock, process_tags
 from flowmbpo.tracking import provenance
-from flowmbpo.tracking.courier import Courier
+from flowmbpo.tracking.delivery import DeliveryThread
 from flowmbpo.tracking.metrics import check_names
 from flowmbpo.tracking.store import Store
-from flowmbpo.tracking.tracker import Status, status_after
+from flowmbpo.tracking.tracker import status_after
 
 log = logging.getLogger(__name__)
-
-TRACKING_FOLDER = "tracking"
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,20 @@ def start_run(store: Store, about: RunDescription, runs: Path) -> RunTracker:
         WorkFailed: the store is damaged or of another version.
     """
     origin = provenance.collect()
-    create: Record = {
-        "op": "create",
-        "key": uuid.uuid4().hex,
-        "name": about.run_name,
-        "time": _now_ms(),
-        "tags": {**about.tags(), **origin.tags(), **process_tags(runs)},
-        "store": "" if "@" in store.uri else store.uri,
-    }
-    courier = Courier(store)
-    create["key"] = courier.create(create)
+    create = journal.Create(
+        key=uuid.uuid4().hex,
+        name=about.run_name,
+        time=_now_ms(),
+        tags={**about.tags(), **origin.tags(), **process_tags(runs)},
+        store="" if "@" in store.uri else store.uri,
+    )
+    thread = DeliveryThread(store)
+    create = replace(create, key=thread.create(create))
     try:
-        tracker = RunTracker(store, runs / create["key"], courier)
+        tracker = RunTracker(store, RunFiles(runs / create.key), thread)
         tracker.begin(create, about, origin)
     except BaseException:
-        courier.abandon()
+        thread.abandon()
         raise
     return tracker
 
@@ -91,12 +90,12 @@ def resume_run(store: Store, run_id: str, runs: Path, lock: RunLock | None = Non
     Raises:
         UserError: the folder is not there, or another process trains the run.
     """
-    folder = runs / run_id
-    if not (folder / TRACKING_FOLDER / "journal.jsonl").is_file():
+    files = RunFiles(runs / run_id)
+    if not files.journal.is_file():
         raise UserError(
-            f"{folder} holds no run; `--resume` continues a run in the directory where it was started (or its copy)"
+            f"{files.root} holds no run; `--resume` continues a run in the directory where it was started (or its copy)"
         )
-    tracker = RunTracker(store, folder, Courier(store), lock)
+    tracker = RunTracker(store, files, DeliveryThread(store), lock)
     tracker.continue_()
     return tracker
 
@@ -104,63 +103,62 @@ def resume_run(store: Store, run_id: str, runs: Path, lock: RunLock | None = Non
 class RunTracker:
     """A `Tracker` for one run; made by `start_run` and `resume_run`."""
 
-    def __init__(self, store: Store, folder: Path, courier: Courier, lock: RunLock | None = None) -> None:
+    def __init__(self, store: Store, files: RunFiles, thread: DeliveryThread, lock: RunLock | None = None) -> None:
         self.store = store
-        self.folder = folder
-        self._tracking = folder / TRACKING_FOLDER
-        self._lock = lock or RunLock(folder)
+        self.files = files
+        self._lock = lock or RunLock(files.root)
         if lock is None:
             self._lock.acquire()
         try:
-            self._journal = Journal(self._tracking)
+            self._journal = Journal(files.journal)
         except OSError as error:
             self._lock.release()
             raise UserError(
-                f"{self._tracking} cannot be written ({error.strerror}); run in another directory"
+                f"{files.tracking} cannot be written ({error.strerror}); run in another directory"
             ) from None
-        self._courier = courier
+        self._thread = thread
         self._step = 0
         self._times: dict[int, int] = {}  # of the latest step, and of those before a resume
-        self._status: Status = "RUNNING"
+        self._status: RunStatus = "RUNNING"
         self._logged: dict[str, int] = {}  # last step of each metric before a resume
         self._checkpoints: set[str] = set()
         self.seconds = 0.0  # of the training thread, spent in here
 
     @property
     def run_id(self) -> str:
-        return self.folder.name
+        return self.files.root.name
 
     @property
     def background_seconds(self) -> float:
         """CPU time that the background thread has used since the run began."""
-        return self._courier.cpu_seconds
+        return self._thread.cpu_seconds
 
     @property
     def undelivered(self) -> bool:
-        """Whether MLflow still lacks records; `flowmbpo sync` delivers them."""
-        return self._courier.undelivered
+        """Whether MLflow still lacks something; `flowmbpo sync` delivers them."""
+        return self._thread.undelivered
 
-    def begin(self, create: Record, about: RunDescription, origin: provenance.Provenance) -> None:
+    def begin(self, create: journal.Create, about: RunDescription, origin: provenance.Provenance) -> None:
         self._append(create)
-        self._append({"op": "tags", "tags": {"flowmbpo.run_id": self.run_id, **process_tags(self.folder)}})
-        self._append({"op": "params", "params": flatten(about.spec)})
+        self.tags({"flowmbpo.run_id": self.run_id, **process_tags(self.files.root)})
+        self._append(journal.Params(flatten(about.spec)))
         self._text("spec.json", json.dumps(about.spec, indent=2))
         self._text("provenance.json", json.dumps(origin.document(), indent=2))
         if origin.diff:
             self._text("uncommitted.diff", origin.diff)
-        self._courier.run(self._journal, self.folder, self.run_id, lambda: self._step)
+        self._thread.run(self._journal, self.files, self.run_id, lambda: self._step)
 
     def continue_(self) -> None:
-        for record, _ in read_records(self._journal.path):
-            if record["op"] == "metrics":
-                self._times[record["step"]] = record["time"]
-                for name in record["metrics"]:
-                    self._logged[name] = max(record["step"], self._logged.get(name, 0))
-            elif record["op"] == "checkpoint":
-                self._checkpoints.add(record["name"])
-        self._append({"op": "status", "status": "RUNNING", "time": _now_ms()})
-        self._append({"op": "tags", "tags": {**provenance.collect().tags(), **process_tags(self.folder)}})
-        self._courier.run(self._journal, self.folder, self.run_id, lambda: self._step)
+        for entry, _ in read_entries(self._journal.path):
+            if isinstance(entry, journal.Metrics):
+                self._times[entry.step] = entry.time
+                for name in entry.metrics:
+                    self._logged[name] = max(entry.step, self._logged.get(name, 0))
+            elif isinstance(entry, journal.Checkpoint):
+                self._checkpoints.add(entry.name)
+        self._append(journal.Status("RUNNING", _now_ms()))
+        self.tags({**provenance.collect().tags(), **process_tags(self.files.root)})
+        self._thread.run(self._journal, self.files, self.run_id, lambda: self._step)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics at `step` real environment steps: one line of the journal, about 30 µs."""
@@ -169,8 +167,8 @@ class RunTracker:
         self._step = max(self._step, step)
         fresh = {name: float(value) for name, value in metrics.items() if step > self._logged.get(name, -1)}
         if fresh:
-            self._append({"op": "metrics", "time": self._time_of(step), "step": step, "metrics": fresh})
-            self._courier.wake()
+            self._append(journal.Metrics(self._time_of(step), step, fresh))
+            self._thread.wake()
         self.seconds += time.perf_counter() - begun
 
     def checkpoint(
@@ -191,36 +189,47 @@ class RunTracker:
         check_names(metrics)
         if path.name not in self._checkpoints:
             self._checkpoints.add(path.name)
-            record: Record = {"op": "checkpoint", "key": self.run_id, "name": path.name, "path": str(path.absolute())}
-            record |= {"epoch": epoch, "step": step, "time": self._time_of(step), "metrics": metrics}
-            self._append({**record, "tags": dict(tags or {}), "params": {}, "outbox": self._outbox(path)})
+            self._append(
+                journal.Checkpoint(
+                    key=self.run_id,
+                    name=path.name,
+                    path=str(path.absolute()),
+                    epoch=epoch,
+                    step=step,
+                    time=self._time_of(step),
+                    metrics=metrics,
+                    tags=dict(tags or {}),
+                    params={},
+                    outbox=self._outbox(path),
+                )
+            )
             self._sync()
-            self._courier.wake()
+            self._thread.wake()
         self.seconds += time.perf_counter() - begun
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Upload a file under `folder` of the run's artifacts; it may be replaced or deleted afterwards."""
         begun = time.perf_counter()
-        self._append({"op": "artifact", "file": path.name, "folder": folder, "outbox": self._outbox(path)})
-        self._courier.wake()
+        self._append(journal.Artifact(path.name, folder, self._outbox(path)))
+        self._thread.wake()
         self.seconds += time.perf_counter() - begun
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        self._append({"op": "tags", "tags": dict(tags)})
+        self._append(journal.Tags(dict(tags)))
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: RunStatus) -> None:
         """End the run. Waits a while for delivery; what is not delivered then is left to `flowmbpo sync`."""
         if self._status != "RUNNING":
             return
         self._status = status
-        last: Record = {"op": "status", "status": status, "time": _now_ms()}
+        last = journal.Status(status, _now_ms())
         try:
             self._append(last)
             self._sync()
             gone = not self._journal.path.exists()  # somebody deleted the folder: nothing can be delivered from it
-            self._courier.finish(last if gone else None)
+            self._thread.finish(last if gone else None)
         except WorkFailed:  # the disk is full: the status still reaches the store
-            self._courier.finish(last)
+            self._thread.finish(last)
         finally:
             self._journal.close()
             self._lock.release()
@@ -240,15 +249,18 @@ class RunTracker:
             self._times = {**{known: at for known, at in self._times.items() if known > step}, step: _now_ms()}
         return self._times[step]
 
-    def _append(self, record: Record) -> None:
+    def _append(self, entry: Entry) -> None:
         try:
-            self._journal.append(record)
+            self._journal.append(entry)
         except OSError as error:
             raise WorkFailed(f"{self._journal.path} cannot be written: {error.strerror}") from None
 
     def _sync(self) -> None:
-        with contextlib.suppress(OSError):  # some file systems cannot; the record itself is written
+        with contextlib.suppress(OSError):  # some file systems cannot; the entry itself is written
             self._journal.sync()
+
+    def _relative(self, outbox: Path) -> str:
+        return str(outbox.relative_to(self.files.tracking))
 
     def _text(self, name: str, text: str) -> None:
         place = self._new_outbox()
@@ -256,7 +268,7 @@ class RunTracker:
             (place / name).write_text(text)
         except OSError as error:
             raise WorkFailed(f"{place} cannot be written: {error.strerror}") from None
-        self._append({"op": "artifact", "file": name, "folder": "", "outbox": _relative(place)})
+        self._append(journal.Artifact(name, "", self._relative(place)))
 
     def _outbox(self, source: Path) -> str:
         """Keep `source` (a file or a flat folder) for delivery by hard links: no copy, safe from its deletion."""
@@ -266,19 +278,15 @@ class RunTracker:
                 _link(file, place / file.name)
         except OSError as error:
             raise WorkFailed(f"{source} cannot be kept for upload: {error.strerror}") from None
-        return _relative(place)
+        return self._relative(place)
 
     def _new_outbox(self) -> Path:
-        place = self._tracking / "outbox" / uuid.uuid4().hex
+        place = self.files.outbox / uuid.uuid4().hex
         try:
             place.mkdir(parents=True)
         except OSError as error:
             raise WorkFailed(f"{place} cannot be made: {error.strerror}") from None
         return place
-
-
-def _relative(outbox: Path) -> str:
-    return f"outbox/{outbox.name}"
 
 
 def _link(source: Path, target: Path) -> None:

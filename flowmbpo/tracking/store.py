@@ -5,7 +5,6 @@ Not here: reading and writing runs (`mlflow_reader`, `sqlite_reader`, `mlflow_wr
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.files import locked
 
 EXPERIMENT = "flowmbpo"
 _SERVERS = ("http", "https")
@@ -159,8 +159,7 @@ def _connect(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
 @contextmanager
 def schema_lock(path: Path) -> Iterator[None]:
     """Held while MLflow opens a database: its migrations fail when several processes run them at once."""
-    with open(_schema_lock_file(path), "a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(_schema_lock_file(path)):
         yield
 
 

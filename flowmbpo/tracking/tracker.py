@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
+from flowmbpo.runs.journal import RunStatus
 from flowmbpo.tracking.metrics import check_names
-
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker(Protocol):
@@ -51,7 +50,7 @@ class Tracker(Protocol):
 
     def tags(self, tags: Mapping[str, str]) -> None: ...
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: RunStatus) -> None:
         """End the run now with this status."""
         ...
 
@@ -62,7 +61,7 @@ class Tracker(Protocol):
     ) -> None: ...
 
 
-def status_after(kind: type[BaseException] | None) -> Status:
+def status_after(kind: type[BaseException] | None) -> RunStatus:
     """The status of a run whose training ended with an exception of this type (None: with none)."""
     if kind is None:
         return "FINISHED"
@@ -79,7 +78,7 @@ class MemoryTracker:
     checkpoints: list[tuple[Path, int, int, dict[str, float]]] = field(default_factory=list)
     artifacts: list[tuple[Path, str]] = field(default_factory=list)
     tag_values: dict[str, str] = field(default_factory=dict)
-    status: Status = "RUNNING"
+    status: RunStatus = "RUNNING"
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         check_names(metrics)
@@ -103,7 +102,7 @@ class MemoryTracker:
     def tags(self, tags: Mapping[str, str]) -> None:
         self.tag_values.update(tags)
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: RunStatus) -> None:
         self.status = status
 
     def __enter__(self) -> Self:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flowmbpo.cluster.submission import Submission, TaskRecord, submissions
+from flowmbpo.cluster.submission import Submission, TaskState, submissions
 
 REGISTRY = """
 [experiments.base]
@@ -179,7 +179,7 @@ def test_a_submission_keeps_the_registry_of_that_moment(cli, tmp_path):
     (job,) = json.loads(done.stdout)
     assert (job["job"], job["tasks"], job["name"], job["seeds"]) == ("8", ["8_0", "8_1"], "first", [0, 1])
     (submission,) = submissions()
-    assert submission.registry.read_text() == REGISTRY
+    assert submission.files.registry.read_text() == REGISTRY
     assert submission.overrides == ("train.gamma=0.9",)
     assert submission.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
 
@@ -190,7 +190,7 @@ def test_jobs_show_queue_and_errors_without_a_store(cli):
     assert json.loads(cli("jobs", "--json").stdout) == []
     cli("submit", "first")
     (submission,) = submissions()
-    TaskRecord(starts=1, exit_code=1, node="n7").save(submission.task_file(0))
+    TaskState(starts=1, exit_code=1, node="n7").save(submission.files.task(0))
     submission.log(0).write_text("started\nfailed: diverged by epoch 3\n")
     (row,) = json.loads(cli("jobs", "--json").stdout)
     assert (row["job"], row["state"], row["node"], row["run_status"]) == ("8_0", "FAILED", "n7", None)
@@ -210,7 +210,7 @@ def a_finished_job(cli, seeds: str) -> Submission:
     cli("submit", "first", "--seeds", seeds)
     (submission,) = submissions()
     for index in range(len(submission.seeds)):
-        TaskRecord(starts=1, exit_code=0).save(submission.task_file(index))
+        TaskState(starts=1, exit_code=0).save(submission.files.task(index))
         submission.log(index).write_text(f"words of {index}\n")
     return submission
 

@@ -16,7 +16,8 @@ run = pathlib.Path("runs") / (resume or f"r{os.environ['FLOWMBPO_JOB']}")
 (run / "tracking").mkdir(parents=True, exist_ok=True)
 if not resume:
     tags = {"flowmbpo.job_task": os.environ["FLOWMBPO_JOB_TASK"], "flowmbpo.name": "tiny", "flowmbpo.seed": "0"}
-    record = {"op": "create", "time": time.time_ns() // 10**6, "tags": tags}
+    record = {"op": "create", "key": run.name, "name": "tiny/seed-0", "time": time.time_ns() // 10**6, "tags": tags}
+    record["store"] = ""
     (run / "tracking" / "journal.jsonl").write_text(json.dumps(record) + "\n")
 states = sorted((run / "resume").glob("epoch-*"))
 epoch = int(states[-1].name[6:]) if states else 0

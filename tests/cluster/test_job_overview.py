@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowmbpo.cluster.overview import last_words, rows
-from flowmbpo.cluster.submission import Submission, TaskRecord, find_tasks, submissions
+from flowmbpo.cluster.submission import Submission, TaskState, find_tasks, submissions
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.records import Latest, RunRecord
 
@@ -35,13 +35,14 @@ def give_run(submission: Submission, index: int, run_id: str) -> None:
     folder = submission.directory / "runs" / run_id / "tracking"
     folder.mkdir(parents=True)
     tags = {"flowmbpo.job_task": f"{submission.folder.name}/{index}"}
-    (folder / "journal.jsonl").write_text(json.dumps({"op": "create", "time": 5, "tags": tags}) + "\n")
+    entry = {"op": "create", "key": run_id, "name": "", "time": 5, "tags": tags, "store": ""}
+    (folder / "journal.jsonl").write_text(json.dumps(entry) + "\n")
 
 
 def test_a_running_and_a_waiting_task(make_submission, programs):
     programs(squeue="echo '123_0|RUNNING|None|node07'; echo '123_1|PENDING|Priority|'")
     submission = make_submission()
-    TaskRecord(starts=3, node="node07").save(submission.task_file(0))
+    TaskState(starts=3, node="node07").save(submission.files.task(0))
     give_run(submission, 0, "abc")
     running, waiting = rows([submission], {"abc": a_run("abc", 400, 812.0)})
     assert (running.job, running.state, running.node, running.restarts) == ("123_0", "RUNNING", "node07", 2)
@@ -65,7 +66,7 @@ def test_a_running_and_a_waiting_task(make_submission, programs):
 def test_how_it_ended_what_it_reached_and_how_to_go_on(make_submission, programs, said, record, expected):
     programs(squeue=f"echo '123_0|{said}|None|node07'")
     submission = make_submission(seeds=(0,))
-    TaskRecord(starts=1, **record).save(submission.task_file(0))
+    TaskState(starts=1, **record).save(submission.files.task(0))
     submission.log(0).write_text("epoch 8\nfailed: diverged by epoch 9\nsrun: error: node07: task 0: Exited\n")
     give_run(submission, 0, "abc")
     (row,) = rows([submission], {"abc": a_run("abc", 400, 812.0, "KILLED")})
@@ -77,8 +78,8 @@ def test_how_it_ended_what_it_reached_and_how_to_go_on(make_submission, programs
 def test_slurm_has_forgotten_the_job_and_keeps_no_accounts(make_submission, programs):
     programs(squeue="exit 0", sacct="exit 1")
     submission = make_submission(seeds=(0, 1, 2))
-    TaskRecord(starts=1, exit_code=0).save(submission.task_file(0))
-    TaskRecord(starts=1).save(submission.task_file(1))
+    TaskState(starts=1, exit_code=0).save(submission.files.task(0))
+    TaskState(starts=1).save(submission.files.task(1))
     states = [row.state for row in rows([submission], {})]
     assert states == ["COMPLETED", "KILLED", "UNKNOWN"]
 

@@ -50,7 +50,7 @@ def submit(directory: Path, make_submission, monkeypatch: pytest.MonkeyPatch):
     (directory / "release").touch()
     for submission in submissions():
         for index in range(len(submission.seeds)):
-            submission.cancel_mark(index).touch()
+            submission.files.cancelled(index).touch()
             local.terminate(submission, index)
     until(lambda: not local._is_served(directory / "runs" / "jobs"))
 
@@ -111,7 +111,7 @@ def test_cancel_before_and_while_running(submit, directory):
     jobs = submit("waits", (0, 1, 2), parallel=1)
     until(lambda: (directory / "runs" / "rlocal-1_0" / "ready").exists())
     for index in (0, 1):
-        jobs.cancel_mark(index).touch()
+        jobs.files.cancelled(index).touch()
         local.terminate(jobs, index)
     until(lambda: states(jobs) == ["CANCELLED", "CANCELLED", "RUNNING"])
     assert (directory / "runs" / "rlocal-1_0" / "resume" / "epoch-000001").is_dir()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flowmbpo.cluster.submission import TaskRecord, submissions
+from flowmbpo.cluster.submission import TaskState, submissions
 from flowmbpo.cluster.task import resumable_epoch
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.records import RunRecord
@@ -126,7 +126,7 @@ class Cluster:
         (self.directory / "pace" / "sitecustomize.py").write_text(PACE.format(seconds=seconds))
         self.environment["PYTHONPATH"] = str(self.directory / "pace")
 
-    def record(self) -> TaskRecord:
+    def record(self) -> TaskState:
         """The task of the only submission."""
         return submissions(self.directory / "runs" / "jobs")[-1].task(0)
 

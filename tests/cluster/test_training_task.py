@@ -138,7 +138,7 @@ def test_sigterm_of_a_cancelled_job_does_not(start, directory, programs):
 
 
 def test_a_cancelled_task_does_not_start(start, directory, make_submission):
-    make_submission().cancel_mark(0).touch()
+    make_submission().files.cancelled(0).touch()
     process, submission = start("ends")
     assert process.wait(60) == 128 + signal.SIGTERM
     assert submission.task(0).starts == 0
@@ -184,7 +184,7 @@ def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
 def test_the_command_of_a_task(make_submission, changes, run_id, expected):
     submission = make_submission(overrides=("train.max_epochs=5", "train.gamma=0.9"), **changes)
     command = " ".join(Attempt(submission, 0).command(run_id))
-    assert command == f"{sys.executable} -m flowmbpo run {expected} --registry {submission.registry}"
+    assert command == f"{sys.executable} -m flowmbpo run {expected} --registry {submission.files.registry}"
 
 
 def test_resumable_states_are_where_training_writes_them(directory):

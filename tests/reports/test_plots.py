@@ -1,6 +1,5 @@
 """Pictures: what is drawn, that it is a picture, that the same data give the same bytes."""
 
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -11,6 +10,8 @@ from flowmbpo.errors import UserError
 from flowmbpo.reports import compare, plots, run_picture
 from flowmbpo.reports.figure_style import COLOURS, check_picture, to_svg
 from flowmbpo.reports.known import published
+from flowmbpo.runs.journal import Create, Journal, Metrics
+from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.registry import load_registry
 
 PNG = b"\x89PNG"
@@ -81,14 +82,13 @@ def test_the_picture_of_one_run(tmp_path):
 
 
 def test_the_picture_is_drawn_from_the_journal_of_the_run(tmp_path, monkeypatch):
-    journal = tmp_path / "run" / "tracking" / "journal.jsonl"
-    journal.parent.mkdir(parents=True)
-    records = [
-        {"op": "create", "name": "a/seed-0"},
-        {"op": "metrics", "step": 10, "metrics": {"train/episode_reward": 5.0, "train/epoch": 1.0}},
-        {"op": "metrics", "step": 20, "metrics": {"train/episode_reward": 6.0, "eval/mean_reward": 7.0}},
-    ]
-    journal.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"op": "metr')
+    files = RunFiles(tmp_path / "run")
+    journal = Journal(files.journal)
+    journal.append(Create("run", "a/seed-0", 1, {}, ""))
+    journal.append(Metrics(2, 10, {"train/episode_reward": 5.0, "train/epoch": 1.0}))
+    journal.append(Metrics(3, 20, {"train/episode_reward": 6.0, "eval/mean_reward": 7.0}))
+    with open(files.journal, "a") as file:
+        file.write('{"op": "metr')
     seen = []
     monkeypatch.setattr(run_picture, "learning_curve_picture", lambda *given: seen.append(given) or given[1])
     assert run_picture.picture_of_run(tmp_path / "run", tmp_path) == tmp_path / "learning_curve.png"

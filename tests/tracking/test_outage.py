@@ -7,11 +7,11 @@ import pytest
 from mlflow_server import delivered, history, wait_for
 
 from flowmbpo.errors import WorkFailed
-from flowmbpo.runs.journal import read_records
-from flowmbpo.tracking import courier
+from flowmbpo.runs.journal import Create, Metrics, read_entries
+from flowmbpo.tracking import delivery
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.reader import open_reader
-from flowmbpo.tracking.recovery import owing_runs, sync_runs
+from flowmbpo.tracking.recovery import sync_runs, undelivered_runs
 from flowmbpo.tracking.run_tracker import start_run
 from flowmbpo.tracking.store import resolve_store
 
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """The same waits, shorter."""
-    monkeypatch.setattr(courier, "START_SECONDS", 60.0)
-    monkeypatch.setattr(courier, "FINISH_SECONDS", 60.0)
-    monkeypatch.setattr(courier, "DELIVERY_SECONDS", 0.1)
-    monkeypatch.setattr(courier, "_BACKOFF", (0.3,))
+    monkeypatch.setattr(delivery, "START_SECONDS", 60.0)
+    monkeypatch.setattr(delivery, "FINISH_SECONDS", 60.0)
+    monkeypatch.setattr(delivery, "DELIVERY_SECONDS", 0.1)
+    monkeypatch.setattr(delivery, "_BACKOFF", (0.3,))
 
 
 def log(tracker, epochs):
@@ -52,7 +52,7 @@ def test_a_server_that_is_killed_and_restarted_under_a_run(server, about, tmp_pa
         server.kill()
         log(tracker, range(21, 61))
         wait_for(lambda: "Records are kept" in caplog.text)
-        checkpoint = tracker.folder / "checkpoints" / "epoch-000050"
+        checkpoint = tracker.files.root / "checkpoints" / "epoch-000050"
         checkpoint.mkdir(parents=True)
         (checkpoint / "state.json").write_text("{}")
         tracker.checkpoint(checkpoint, epoch=50, step=500, metrics={"eval/mean_reward": 7.0})
@@ -107,8 +107,8 @@ def test_repeating_everything_changes_nothing(server, about, tmp_path):
     with start_run(store, about, tmp_path / "runs") as tracker:
         log(tracker, range(1, 31))
     before = open_reader(store).runs()
-    (tracker.folder / "tracking" / "delivered.json").unlink()
-    assert owing_runs(tmp_path / "runs", None) == [tracker.folder]
+    tracker.files.delivered.unlink()
+    assert undelivered_runs(tmp_path / "runs", None) == [tracker.files]
     (synced,) = sync_runs(tmp_path / "runs", None)
     assert synced.problem == ""
     after = open_reader(store).runs()
@@ -120,22 +120,22 @@ def test_repeating_everything_changes_nothing(server, about, tmp_path):
 
 def test_a_create_whose_answer_was_lost_is_not_repeated(store):
     writer = MlflowWriter(store)
-    create = {"op": "create", "key": "0" * 32, "name": "a/seed-0", "time": 1, "tags": {}}
+    create = Create("0" * 32, "a/seed-0", 1, {}, store.uri)
     first = writer.find_or_create(create, look=False)
     assert MlflowWriter(store).find_or_create(create, look=True) == first
 
 
 def test_training_goes_on_while_a_server_hangs(about, tmp_path, monkeypatch):
     """The server takes connections and never answers; only the start and the end wait, and not for long."""
-    monkeypatch.setattr(courier, "START_SECONDS", 0.5)
-    monkeypatch.setattr(courier, "FINISH_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "START_SECONDS", 0.5)
+    monkeypatch.setattr(delivery, "FINISH_SECONDS", 0.5)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         store = resolve_store(f"http://127.0.0.1:{hanging.getsockname()[1]}")
         with start_run(store, about, tmp_path / "runs") as tracker:
             log(tracker, range(1, 2001))
-    points = [r for r, _ in read_records(tracker.folder / "tracking" / "journal.jsonl") if r["op"] == "metrics"]
-    steps = [point["step"] for point in points if "train/epoch" in point["metrics"]]
+    points = [entry for entry, _ in read_entries(tracker.files.journal) if isinstance(entry, Metrics)]
+    steps = [point.step for point in points if "train/epoch" in point.metrics]
     assert steps == [10 * n for n in range(1, 2001)]
     assert tracker.undelivered
 
@@ -143,10 +143,10 @@ def test_training_goes_on_while_a_server_hangs(about, tmp_path, monkeypatch):
 def test_a_refused_record_does_not_hold_up_the_others(store, about, client, tmp_path):
     with start_run(store, about, tmp_path / "runs") as tracker:
         log(tracker, range(1, 6))
-        tracker._append({"op": "metrics", "time": 1, "step": 1, "metrics": {"not/allowed/" + "x" * 300: 1.0}})
+        tracker._append(Metrics(1, 1, {"not/allowed/" + "x" * 300: 1.0}))
         log(tracker, range(6, 11))
     check(tracker.run_id, client, 10)
-    assert "not/allowed" in (tracker.folder / "tracking" / "refused.jsonl").read_text()
+    assert "not/allowed" in tracker.files.refused.read_text()
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
 
 

@@ -118,13 +118,13 @@ def test_who_counts_as_dead(tmp_path):
 
 def test_a_run_that_was_marked_too_early_is_running_again(store, client, about, tmp_path, monkeypatch):
     """A reader elsewhere gave a silent run up; once the run reaches the store again it takes that back."""
-    from flowmbpo.tracking import courier
+    from flowmbpo.tracking import delivery
     from flowmbpo.tracking.mlflow_client import Unreachable
     from flowmbpo.tracking.mlflow_writer import MlflowWriter
     from flowmbpo.tracking.run_tracker import start_run
 
-    monkeypatch.setattr(courier, "DELIVERY_SECONDS", 0.05)
-    monkeypatch.setattr(courier, "_BACKOFF", (0.05,))
+    monkeypatch.setattr(delivery, "DELIVERY_SECONDS", 0.05)
+    monkeypatch.setattr(delivery, "_BACKOFF", (0.05,))
     with start_run(store, about, tmp_path / "runs") as tracker:
         tracker.log({"train/epoch": 1.0}, step=1)
         wait_for(lambda: delivered(tracker))

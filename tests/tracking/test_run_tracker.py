@@ -19,7 +19,7 @@ def the_run(client):
 
 
 def deploy(tracker, epoch: int, metrics=None, **more):
-    folder = tracker.folder / "checkpoints" / f"epoch-{epoch:06d}"
+    folder = tracker.files.root / "checkpoints" / f"epoch-{epoch:06d}"
     folder.mkdir(parents=True)
     (folder / "tensors.safetensors").write_bytes(b"weights")
     tracker.checkpoint(folder, epoch=epoch, step=epoch * 2048, metrics=metrics, **more)
@@ -37,7 +37,7 @@ def test_a_finished_run_has_everything(store, about, client, tmp_path):
         picture.unlink()  # what was handed over is safe
         tracker.tags({"flowmbpo.collapsed_at_epoch": "4"})
     run = the_run(client)
-    assert run.info.run_id == tracker.run_id == tracker.folder.name
+    assert run.info.run_id == tracker.run_id == tracker.files.root.name
     assert run.info.run_name == "quickstart/seed-3"
     assert run.info.status == "FINISHED"
     assert history(client, tracker.run_id, "train/episode_reward") == [(2048 * n, 10.5 * n) for n in range(1, 6)]
@@ -61,7 +61,7 @@ def test_a_finished_run_has_everything(store, about, client, tmp_path):
     spec = json.loads((tmp_path / "mlartifacts" / tracker.run_id / "artifacts" / "spec.json").read_text())
     assert len(spec["world_model"]["note"]) == 7000
     assert not tracker.undelivered
-    assert not list((tracker.folder / "tracking" / "outbox").iterdir())
+    assert not list((tracker.files.root / "tracking" / "outbox").iterdir())
 
 
 def test_checkpoints_are_logged_models_ranked_by_their_evaluation(store, about, client, tmp_path):
@@ -78,7 +78,7 @@ def test_checkpoints_are_logged_models_ranked_by_their_evaluation(store, about, 
     best = models[0]
     assert best.params == {"epoch": "2", "env_steps": "4096"}
     assert best.source_run_id == tracker.run_id
-    assert best.tags["flowmbpo.path"] == str(tracker.folder / "checkpoints" / "epoch-000002")
+    assert best.tags["flowmbpo.path"] == str(tracker.files.root / "checkpoints" / "epoch-000002")
     assert best.tags["flowmbpo.evaluation"] == "{}"
     assert {metric.key: metric.value for metric in best.metrics} == {"eval/mean_reward": 900.0, "eval/std_reward": 1.0}
     assert [file.path for file in client.list_logged_model_artifacts(best.model_id)] == ["tensors.safetensors"]
@@ -147,7 +147,7 @@ def test_a_resumed_run_has_no_point_twice_and_none_missing(store, about, client,
     with resume_run(store, tracker.run_id, tmp_path / "runs") as again:  # from the checkpoint of epoch 5
         assert again.run_id == tracker.run_id
         again.checkpoint(
-            tracker.folder / "checkpoints" / "epoch-000005", epoch=5, step=500, metrics={"eval/mean_reward": 5.0}
+            tracker.files.root / "checkpoints" / "epoch-000005", epoch=5, step=500, metrics={"eval/mean_reward": 5.0}
         )
         for epoch in range(6, 12):
             again.log({"train/epoch": float(epoch), "perf/epoch_seconds": 0.2}, step=epoch * 100)
