@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from flowmbpo.cli import (
     runs,
     schema,
     show,
+    streams,
     submit,
     sync,
     tables,
@@ -90,24 +90,31 @@ def main() -> None:
     # Torch's threads wait for each other by spinning: on a core that others use too, an epoch then takes ten times as
     # long. Sleeping costs nothing measurable. It must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only shows escapes instead of failing
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    streams.make_lossy()
+    code = _execute()
+    if (reason := streams.lost_output()) and not code:
+        tables.err.print(f"[bold red]failed:[/] standard output cannot be written: {reason}", highlight=False)
+        code = 1
+    sys.exit(code)
+
+
+def _execute() -> int | str | None:
+    """Run what the command line asks for; the exit code."""
     try:
         _check_working_directory()
         app()
     except RegistryError as error:
         print_problems(error.problems)
-        sys.exit(2)
+        return 2
     except UserError as error:
         tables.err.print(f"[bold red]error:[/] {_escape(error)}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        return 2
     except WorkFailed as error:
         tables.err.print(f"[bold red]failed:[/] {_escape(error)}", highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except BrokenPipeError:  # `flowmbpo list | head`
-        sys.stderr.close()
-        sys.exit(0)
+        return 1
+    except SystemExit as stop:
+        return stop.code
+    return 0
 
 
 def _check_working_directory() -> None:

@@ -111,7 +111,7 @@ def _evaluate_all(
     from rich.progress import Progress
 
     rows = []
-    with Progress(console=tables.err, disable=not tables.err.is_terminal) as progress:
+    with Progress(console=tables.err, disable=not tables.on_terminal(tables.err)) as progress:
         task = progress.add_task("evaluating", total=len(chosen))
         for run, found in chosen:
             progress.update(task, description=f"{run.run_name} {found.name}")

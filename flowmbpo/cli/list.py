@@ -37,7 +37,7 @@ def list_experiments(registry: RegistryOption = None, as_json: JsonOption = Fals
     if as_json:
         tables.print_json(rows)
         return
-    wide = not tables.out.is_terminal or tables.out.width >= _WIDE
+    wide = not tables.on_terminal(tables.out) or tables.out.width >= _WIDE
     columns = {heading: key for heading, key in _COLUMNS.items() if wide or heading not in _WIDE_ONLY}
     tables.print_table(
         "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowmbpo.cli import tables
+from flowmbpo.cli import streams, tables
 from flowmbpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _follow(submission: Submission, index: int) -> None:
                 position += len(text)
                 sys.stdout.write(text.decode("utf-8", errors="replace"))
                 sys.stdout.flush()
-            if not active:
+            if not active or streams.nobody_reads():
                 return
             if time.monotonic() - asked > STATE_SECONDS:
                 # What was written before the answer is printed once more round the loop.

@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
 
 def watcher() -> Watcher:
     """The display that fits stderr."""
-    return LiveDisplay() if tables.err.is_terminal else PlainDisplay()
+    return LiveDisplay() if tables.on_terminal(tables.err) else PlainDisplay()
 
 
 class LiveDisplay:

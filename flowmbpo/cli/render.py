@@ -107,7 +107,7 @@ def _write(episode: Episode, out: Path) -> None:
     from flowmbpo.reports.replay.film import write_gif, write_mp4
 
     write = write_mp4 if suffix == ".mp4" else write_gif
-    with Progress(console=tables.err, disable=not tables.err.is_terminal) as progress:
+    with Progress(console=tables.err, disable=not tables.on_terminal(tables.err)) as progress:
         task = progress.add_task(f"painting {out.name}", total=None)
         write(episode, out, lambda done, total: progress.update(task, completed=done, total=total))
 

@@ -16,6 +16,11 @@ out = Console()
 err = Console(stderr=True)
 
 
+def on_terminal(console: Console) -> bool:
+    """Whether a person looks at it. FORCE_COLOR, which makes Rich say so of a pipe, only colours."""
+    return console.is_terminal and console.file.isatty()
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout. Non-finite numbers become null: they are not JSON."""
     json.dump(_finite(document), sys.stdout, indent=2, allow_nan=False, default=str)
@@ -40,7 +45,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         table.add_column(Text(column), justify="right" if column in numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell(value)) for value in row))  # names may hold what looks like markup
-    console = out if out.is_terminal else Console(width=max(200, out.width))
+    console = out if on_terminal(out) else Console(width=max(200, out.width))
     console.print(table)
 
 

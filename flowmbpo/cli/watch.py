@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowmbpo.cli import curve, tables
+from flowmbpo.cli import curve, streams, tables
 from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import TrackingOption
 from flowmbpo.cli.progress import duration
@@ -32,7 +32,7 @@ def watch(
     """Follow one run until it ends."""
     reader = open_reader(tracking_uri)
     record = select_run(read_and_mark(reader), run)
-    if tables.out.is_terminal:
+    if tables.on_terminal(tables.out):
         _live(reader, record, interval)
     else:
         _lines(reader, record, interval)
@@ -52,7 +52,7 @@ def _live(reader: Reader, run: RunRecord, interval: float) -> None:
             display.update(
                 Text("\n".join([headline(run), *curve.draw(points(reader, run), width, _HEIGHT)])), refresh=True
             )
-            if run.status != "RUNNING":
+            if run.status != "RUNNING" or streams.nobody_reads():
                 return
             time.sleep(interval)
             run = _latest(reader, run)
@@ -72,6 +72,7 @@ def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
             shown = int(row["step"])
         if run.status != "RUNNING":
             typer.echo(headline(run))
+        if run.status != "RUNNING" or streams.nobody_reads():
             return
         time.sleep(interval)
         run = _latest(reader, run)

@@ -13,12 +13,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from flowmbpo.errors import UserError
 from flowmbpo.spec.schema import PositiveInt, ResourcesSpec
 
 CLUSTER_FILE_VARIABLE = "FLOWMBPO_CLUSTER"
+# sbatch options without which a job of ours does not work, and why or what to use instead
+OURS = {
+    "array": "the array has one task per seed: use --seeds and --parallel",
+    "time": "use --time-limit",
+    "cpus-per-task": "use --cpus",
+    **dict.fromkeys(("requeue", "no-requeue"), "a job continues after its time limit by being requeued"),
+    **dict.fromkeys(("output", "error", "open-mode", "job-name"), "`flowmbpo logs` and `jobs` rely on it"),
+    **dict.fromkeys(("chdir", "wrap", "parsable", "test-only", "wait"), "flowmbpo decides it"),
+    **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node"), "a run is one process"),
+}
 Seconds = Annotated[int, Field(ge=10, le=3600)]
 
 
@@ -28,6 +38,14 @@ class JobRequest(ResourcesSpec):
     setup: tuple[str, ...] = Field((), description="shell lines before the job's command, as in 'module load cuda'")
     checkpoint_seconds: Seconds = Field(120, description="between SIGUSR1 (write a checkpoint) and the time limit")
     parallel: PositiveInt | None = Field(None, description="tasks at once; default: Slurm all, local one per GPU")
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _leave_ours_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for given in options:
+            if instead := OURS.get(given.lstrip("-")):
+                raise ValueError(f"{given} cannot be set, {instead}")
+        return options
 
     def document(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -41,13 +59,13 @@ def cluster_file(path: Path | None = None) -> Path | None:
     """
     named = path or (Path(os.environ[CLUSTER_FILE_VARIABLE]) if os.environ.get(CLUSTER_FILE_VARIABLE) else None)
     if named is not None:
-        if not named.is_file():
+        if not os.path.lexists(named):
             raise UserError(f"cluster file {named} does not exist")
         return named
     config = Path(os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config"))  # Path.home() fails without one
-    return next(
-        (place for place in (Path("cluster.toml"), config / "flowmbpo" / "cluster.toml") if place.is_file()), None
-    )
+    usual = (Path("cluster.toml"), config / "flowmbpo" / "cluster.toml")
+    # Also a link that leads nowhere, or a folder: `read_cluster_file` says so, where another file would be wrong.
+    return next((place for place in usual if os.path.lexists(place)), None)
 
 
 def read_cluster_file(path: Path | None) -> dict[str, Any]:
@@ -57,7 +75,8 @@ def read_cluster_file(path: Path | None) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
-        raise UserError(f"cluster file {path} cannot be read: {error.strerror}") from None
+        leads = f" (a link to {os.readlink(path)})" if path.is_symlink() else ""
+        raise UserError(f"cluster file {path}{leads} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"cluster file {path} is no TOML: {error}") from None
     table = document.get("cluster", {})

@@ -61,6 +61,7 @@ def _executor(submission: Submission, request: JobRequest) -> SlurmExecutor:
 
 def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
     """submitit's parameters of a request; an empty value leaves the decision to the cluster."""
+    further = {key.lstrip("-"): value for key, value in request.options.items() if value is not False}
     megabytes = round(request.memory_gb * 1024)
     found: dict[str, Any] = {
         "job_name": submission.name,
@@ -84,9 +85,19 @@ def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
         "signal": f"USR1@{request.checkpoint_seconds}",
         "requeue": True,
         "chdir": str(submission.directory),
-        **{key.lstrip("-"): value for key, value in request.options.items() if value is not False},
+        **further,
     }
+    for ours, theirs in _EXCLUDE.items():
+        if further.keys() & theirs:
+            found.pop(ours)
     return found
+
+
+# Slurm refuses ours beside any of these.
+_EXCLUDE = {
+    "mem": {"mem-per-cpu", "mem-per-gpu"},
+    "gres": {"gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket"},
+}
 
 
 def _gres(request: JobRequest) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
+from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -175,10 +177,17 @@ _RANGE_ERRORS = {
 
 
 def _unquoted(value: str) -> str:
+    """How a text that looks like a number or a truth value is written in TOML."""
     text = value.strip().lower()
-    if text in ("true", "false") or text.replace(".", "", 1).replace("-", "", 1).isdecimal():
-        return f"write {text} without quotation marks"
-    return ""
+    meant = text if text in ("true", "false") else ""
+    readings: tuple[Callable[[str], float], ...] = (float, int)
+    for reading in readings:
+        with suppress(ValueError, OverflowError):
+            number = reading(text)
+            meant = repr(number) if isfinite(number) else ""
+    if meant == value.strip():
+        return f"write {meant} without quotation marks" if meant else ""
+    return f"write {meant}" if meant else ""
 
 
 def _kind_of(value: Any) -> str:

@@ -20,6 +20,7 @@ from flowmbpo.spec.toml_positions import Positions
 MAX_BYTES = 500_000
 _MAX_SYNTAX_PROBLEMS = 10
 _AT_LINE = re.compile(r"^(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)$", re.DOTALL)
+_LEADING_ZERO = re.compile(r"0\d+")
 _LONG_NUMBER = re.compile(r"[0-9_]{4300,}")
 
 
@@ -72,6 +73,8 @@ def read(path: Path) -> bytes:
                 raise refuse("not a regular file", "name a TOML file, for instance experiments.toml")
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise refuse(f"a link to {os.readlink(path)}, which does not exist", "repair or remove the link") from None
         raise refuse("no such file", "name a registry with --registry PATH, or work in the folder of yours") from None
     except IsADirectoryError:
         raise refuse("this is a directory", f"did you mean {path / 'experiments.toml'}?") from None
@@ -181,6 +184,13 @@ def _syntax_problem(message: str, text: str, document: Document) -> tuple[int, P
         if opened < line:
             place = document.at(opened, opened_column)
             return line, Problem(place, f"{message} (noticed on line {line})", "what begins here is not closed")
+    # TOML reads the first zero as a number and stumbles over what follows.
+    begin = max(0, column - 2)
+    if zeros := _LEADING_ZERO.match(text.split("\n")[line - 1], begin):
+        meant = zeros[0].lstrip("0") or "0"
+        return line, Problem(
+            document.at(line, begin + 1, len(zeros[0])), f"not valid TOML: {zeros[0]}", f"write {meant}"
+        )
     return line, Problem(document.at(line, column), message, _syntax_hint(what))
 
 

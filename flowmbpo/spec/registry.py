@@ -122,7 +122,7 @@ def find_registry(path: Path | None = None) -> Path:
     if path is not None:
         return path
     local = Path(FILE_NAME)
-    if local.exists():
+    if os.path.lexists(local):  # also a link that leads nowhere: another registry would be the wrong one
         return local
     package = Path(flowmbpo.__file__).parent
     installed, checkout = package / FILE_NAME, package.parent / FILE_NAME

@@ -85,6 +85,14 @@ def test_the_users_options_win():
     assert "#SBATCH --signal=USR1@300\n" in text(JobRequest(checkpoint_seconds=300))
 
 
+def test_what_slurm_refuses_beside_an_option_of_the_user_is_left_out():
+    script = text(JobRequest(gpu="L40S", gpus=1, options={"mem-per-cpu": "4G", "gpus-per-node": 1}))
+    assert "#SBATCH --mem-per-cpu=4G\n" in script
+    assert "#SBATCH --gpus-per-node=1\n" in script
+    assert "--mem=" not in script
+    assert "--gres" not in script
+
+
 @pytest.mark.parametrize(
     ("said", "hint"),
     [

@@ -34,6 +34,23 @@ def test_every_problem_is_named_with_its_place():
     assert "H:MM:SS" in str(caught.value)
 
 
+@pytest.mark.parametrize(("option", "why"), [("array", "--seeds"), ("no-requeue", "requeued"), ("--wrap", "decides")])
+def test_options_that_a_job_of_ours_rests_on_are_refused(option: str, why: str):
+    with pytest.raises(UserError, match=rf"{option} cannot be set.*{why}"):
+        job_request(L40S, {}, {"options": {option: "5-6"}}, "cluster.toml")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_link_that_leads_nowhere_is_told_and_no_other_file_used(directory: Path, named: bool):
+    other = directory / "config" / "flowmbpo" / "cluster.toml"
+    other.parent.mkdir(parents=True)
+    other.write_text("[cluster]\n")
+    link = directory / "cluster.toml"
+    link.symlink_to("gone.toml")
+    with pytest.raises(UserError, match=r"a link to gone\.toml"):
+        read_cluster_file(cluster_file(link if named else None))
+
+
 def test_the_users_file_is_found_in_order(directory: Path, monkeypatch: pytest.MonkeyPatch):
     assert cluster_file() is None
     home = directory / "config" / "flowmbpo" / "cluster.toml"

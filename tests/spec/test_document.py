@@ -130,6 +130,22 @@ def test_several_mistakes_of_syntax_and_what_is_right_between_them():
     assert parsed.data == {"b": 2, "d": 4}
 
 
+@pytest.mark.parametrize(
+    "written", ["horizon = 007", "train = {horizon = 007}", "units = [8, 007]", "horizon = -07 # x"]
+)
+def test_a_number_with_leading_zeros_is_shown_as_it_should_be(written):
+    (problem,) = document.parse(f"[a]\n{written}\n".encode(), "f.toml").problems
+    assert problem.message in ("not valid TOML: 007", "not valid TOML: 07")
+    assert problem.hint == "write 7"
+    assert problem.place.line == 2
+
+
+@pytest.mark.parametrize("written", ["day = 2026-07-08", "time = 07:32:00", 'text = "= 007"', "zero = 0.5"])
+def test_what_only_looks_like_leading_zeros(written):
+    assert not document.parse(f"[a]\n{written}\n".encode(), "f.toml").problems
+    assert "write" not in document.parse(f"[a]\n{written} )\n".encode(), "f.toml").problems[0].hint
+
+
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +161,14 @@ def test_paths_that_are_no_registry(tmp_path):
         with pytest.raises(RegistryError) as caught:
             load_registry(path)
         assert caught.value.problems[0].place.line == 1
+
+
+def test_a_registry_that_is_a_link_to_nothing_is_told_and_no_other_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments.toml").symlink_to("gone.toml")
+    with pytest.raises(RegistryError) as caught:
+        load_registry()
+    assert "a link to gone.toml" in caught.value.problems[0].message
 
 
 # --- positions -------------------------------------------------------------------------------------------------------
