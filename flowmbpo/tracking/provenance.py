@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flowmbpo.tracking import code_state
+
 _PACKAGES = ("flowmbpo", "torch", "warp-lang", "mlflow", "numpy", "pydantic", "safetensors")
 _SLURM = {
     "flowmbpo.slurm_job_id": "SLURM_JOB_ID",
@@ -27,16 +29,13 @@ _SLURM = {
     "flowmbpo.node": "FLOWMBPO_NODE",
     "flowmbpo.queue_seconds": "FLOWMBPO_QUEUE_SECONDS",
 }
-MAX_DIFF_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Provenance:
     """What is known; empty where it is not."""
 
-    commit: str = ""
-    dirty: bool = False
-    diff: str = ""
+    code: code_state.CodeState
     command: str = ""
     python: str = ""
     platform: str = ""
@@ -50,8 +49,9 @@ class Provenance:
     def tags(self) -> dict[str, str]:
         """The part that is searched for."""
         return {
-            "flowmbpo.git_commit": self.commit or "unknown",
-            "flowmbpo.git_dirty": str(self.dirty).lower(),
+            "flowmbpo.git_commit": self.code.commit or "unknown",
+            "flowmbpo.git_dirty": str(self.code.dirty).lower(),
+            **({} if self.code.commit else {"flowmbpo.git_unknown": self.code.reason}),
             "flowmbpo.version": self.packages.get("flowmbpo", "unknown"),
             "flowmbpo.command": self.command[:5000],
             **self.slurm,
@@ -59,19 +59,14 @@ class Provenance:
 
     def document(self) -> dict[str, Any]:
         """All of it but the diff, as JSON-able data."""
-        return {key: value for key, value in asdict(self).items() if key != "diff"}
+        code = {key: value for key, value in asdict(self.code).items() if key != "diff"}
+        return {**code, **{key: value for key, value in asdict(self).items() if key != "code"}}
 
 
 def collect(source: Path | None = None) -> Provenance:
-    """Provenance of this process; `source` is a folder of the code (default: where flowmbpo is installed)."""
-    source = source or Path(__file__).resolve().parents[2]
-    commit, status = _git(source, "rev-parse", "HEAD"), ""
-    if commit:
-        status = _git(source, "status", "--porcelain")
+    """Provenance of this process; `source` is a folder with the code, if not what runs here."""
     return Provenance(
-        commit=commit,
-        dirty=bool(status),
-        diff=(status + "\n" + _git(source, "diff", "HEAD"))[:MAX_DIFF_BYTES] if status else "",
+        code=code_state.state_of(source) if source else code_state.installed(),
         command=shlex.join(sys.argv),
         python=platform.python_version(),
         platform=platform.platform(),
@@ -79,29 +74,13 @@ def collect(source: Path | None = None) -> Provenance:
         cpu_count=_usable_cpus(),
         memory_gb=_memory_gb(),
         gpus=_gpu_names(),
-        packages={name: version for name in _PACKAGES if (version := _version(name))},
+        packages={name: version for name in _PACKAGES if (version := package_version(name))},
         slurm={tag: os.environ[variable] for tag, variable in _SLURM.items() if os.environ.get(variable)},
     )
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    if not (folder / ".git").exists():
-        return ""  # an installed package inside somebody else's repository is not that repository
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Of an installed distribution; empty for one that is not there."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -144,8 +144,8 @@ class RunTracker:
         self._append(journal.Params(flatten(about.spec)))
         self._text("spec.json", json.dumps(about.spec, indent=2))
         self._text("provenance.json", json.dumps(origin.document(), indent=2))
-        if origin.diff:
-            self._text("uncommitted.diff", origin.diff)
+        if origin.code.diff:
+            self._text("uncommitted.diff", origin.code.diff)
         self._thread.run(self._journal, self.files, self.run_id, lambda: self._step)
 
     def continue_(self) -> None:

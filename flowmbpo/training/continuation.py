@@ -11,22 +11,39 @@ from flowmbpo.spec.identity import diff
 from flowmbpo.spec.problems import RegistryError
 from flowmbpo.spec.registry import UnknownExperiment, find_registry, load_registry
 from flowmbpo.spec.schema import Experiment
-from flowmbpo.tracking import provenance
+from flowmbpo.tracking import code_state
+from flowmbpo.tracking.provenance import package_version
 
 _PACKAGES = ("torch", "warp-lang")  # they decide the numbers too
+_COMMIT, _UNCOMMITTED = "git commit", "uncommitted changes"
 
 
 def code_versions() -> dict[str, str]:
-    """What computes a run's numbers: flowmbpo, its commit where it is a checkout, torch and Warp."""
-    origin = provenance.collect()
-    commit = {"git commit": origin.commit} if origin.commit else {}
-    return {"flowmbpo": __version__, **commit, **{name: origin.packages.get(name, "") for name in _PACKAGES}}
+    """What computes a run's numbers: flowmbpo, its commit, torch and Warp; empty where it is unknown."""
+    code = code_state.installed()
+    known = {_COMMIT: code.commit, _UNCOMMITTED: "yes" if code.dirty else "no"} if code.commit else {}
+    return {"flowmbpo": __version__, **known, **{name: package_version(name) for name in _PACKAGES}}
 
 
 def code_changes(then: Mapping[str, Any]) -> list[str]:
-    """How today's versions differ from those of a run; what only one of the two knows is not compared."""
+    """How today's versions differ from those of a run, where both are known (`not_compared` has the rest)."""
     now = code_versions()
-    return [f"{name}: {then[name]} -> {now[name]}" for name in now if name in then and then[name] != now[name]]
+    compared = [name for name in now if name != _UNCOMMITTED and now[name] and then.get(name)]
+    return [f"{name}: {then[name]} -> {now[name]}" for name in compared if then[name] != now[name]]
+
+
+def not_compared(then: Mapping[str, Any]) -> list[str]:
+    """What may have changed since a run began without anybody being able to tell, and why."""
+    now, found = code_versions(), []
+    if not now.get(_COMMIT):
+        found.append(f"{_COMMIT}: {then.get(_COMMIT) or 'unknown'} then, unknown now ({code_state.installed().reason})")
+    elif not then.get(_COMMIT):
+        found.append(f"{_COMMIT}: unknown then, {now[_COMMIT]} now")
+    edited = [code.get(_UNCOMMITTED, "unknown") for code in (then, now)]
+    if "yes" in edited:
+        found.append(f"{_UNCOMMITTED}: {edited[0]} then, {edited[1]} now")
+    unknown = [name for name in ("flowmbpo", *_PACKAGES) if not (now[name] and then.get(name))]
+    return found + [f"{name}: {then.get(name) or 'unknown'} then, {now[name] or 'unknown'} now" for name in unknown]
 
 
 def registry_changes(stored: Experiment, overrides: Sequence[str], registry: Path | None) -> list[str]:

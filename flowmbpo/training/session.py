@@ -14,11 +14,12 @@ from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.runs.lock import RunLock
 from flowmbpo.spec.identity import run_name, spec_hash
 from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking import code_state
 from flowmbpo.tracking.run_tracker import RunDescription, RunTracker, resume_run, start_run
 from flowmbpo.tracking.store import resolve_store
 from flowmbpo.training import builder
 from flowmbpo.training.clock import PhaseClock
-from flowmbpo.training.continuation import code_changes, registry_changes
+from flowmbpo.training.continuation import code_changes, not_compared, registry_changes
 from flowmbpo.training.devices import choose_device, describe
 from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.progress import Watcher
@@ -56,6 +57,8 @@ def train(
         device=describe(device),
     )
     watcher.message(f"{run_name(experiment.name, seed)} on {describe(device)}: preparing (kernels compile once)")
+    if not code_state.installed().commit:
+        watcher.message(f"the commit of the code is unknown: {code_state.installed().reason}", warning=True)
     with watch_signals() as stop:
         built = builder.build(experiment, seed, device)
         tracker = start_run(store, about, RUNS)
@@ -96,7 +99,8 @@ def resume(
         except (BrokenFile, KeyError, TypeError, ValueError) as error:
             raise UserError(f"run {run_id} cannot be continued by this version: {error}") from error
         overrides = [str(item) for item in state.manifest.get("overrides", ())]
-        changes = code_changes(state.manifest.get("code", {})) + registry_changes(experiment, overrides, registry)
+        code = state.manifest.get("code", {})
+        changes = code_changes(code) + registry_changes(experiment, overrides, registry)
         if changes and not accept_changes:
             raise UserError(
                 f"run {run_id} would not continue as it began:\n  " + "\n  ".join(changes) + "\nA run keeps the spec "
@@ -104,6 +108,8 @@ def resume(
             )
         for change in changes:
             watcher.message(f"changed since the run began: {change}", warning=True)
+        for unknown in not_compared(code):
+            watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
         device = choose_device(where.device)
         watcher.message(f"resuming {run_name(experiment.name, seed)} after epoch {state.epoch}")
         built = builder.build(experiment, seed, device)

@@ -8,7 +8,6 @@ import pytest
 from mlflow_server import history
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.tracking import provenance
 from flowmbpo.tracking.run_tracker import flatten, resume_run, start_run
 
 
@@ -214,33 +213,3 @@ def test_an_unusable_directory_is_the_users_mistake_and_leaves_no_running_run(st
 def test_flatten():
     spec = {"a": {"b": {"c": 1, "d": None}, "e": [1, "x"]}, "f": "text", "g": True, "h": 5e-4}
     assert flatten(spec) == {"a.b.c": "1", "a.b.d": "null", "a.e": '[1, "x"]', "f": "text", "g": "true", "h": "0.0005"}
-
-
-def test_provenance_never_fails(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("SLURM_JOB_ID", "77")
-    found = provenance.collect(tmp_path)
-    assert (found.commit, found.dirty, found.diff) == ("", False, "")
-    assert found.tags()["flowmbpo.git_commit"] == "unknown"
-    assert found.tags()["flowmbpo.slurm_job_id"] == "77"
-    assert found.cpu_count >= 1
-
-
-def test_provenance_keeps_uncommitted_changes(tmp_path):
-    def git(*arguments):
-        os.spawnlp(
-            os.P_WAIT, "git", "git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@e", *arguments
-        )
-
-    git("init", "-q")
-    (tmp_path / "a.py").write_text("x = 1\n")
-    git("add", ".")
-    git("commit", "-qm", "first")
-    clean = provenance.collect(tmp_path)
-    assert len(clean.commit) == 40
-    assert not clean.dirty
-    (tmp_path / "a.py").write_text("x = 2\n")
-    dirty = provenance.collect(tmp_path)
-    assert dirty.dirty
-    assert "-x = 1" in dirty.diff
-    assert "+x = 2" in dirty.diff

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from flowmbpo.tracking import code_state
 from flowmbpo.training import continuation
 
 
@@ -61,22 +62,44 @@ def test_a_registry_without_the_entry(run, edit, message):
 
 def test_another_version_of_the_code_is_shown_and_needs_a_flag(run):
     manifest = json.loads(manifest_of(run).read_text())
-    manifest["code"] |= {"flowmbpo": "0.0.1", "git commit": "abc"}  # no commit is known today: nothing to compare
+    manifest["code"] |= {"flowmbpo": "0.0.1", "git commit": "abc"}
     manifest_of(run).write_text(json.dumps(manifest))
     said = refused(run)
     assert "flowmbpo: 0.0.1 -> " in said
-    assert "git commit" not in said
+    assert "git commit: abc -> of the tests" in said
     run.run("run", "--resume", run.run_id, "--epochs", 4, "--accept-changes")
     assert run.states() == [4]
 
 
+def code_of_a_wheel():
+    code_state.installed = lambda: code_state.CodeState(reason="its build recorded no commit")
+
+
+def test_what_cannot_be_compared_is_told_and_no_obstacle(run):
+    said = run.run("run", "--resume", run.run_id, "--epochs", 4, before=code_of_a_wheel)
+    assert "git commit: of the tests then, unknown now (its build recorded no commit)" in said
+    assert "git commit: of the tests then" not in run.run("run", "--resume", run.run_id, "--epochs", 5)
+
+
+def test_a_run_says_that_its_commit_is_unknown(work):
+    said = work.run("run", "small", "--epochs", 1, before=code_of_a_wheel)
+    assert "warning: the commit of the code is unknown: its build recorded no commit" in said
+
+
 def test_commits_are_compared_where_both_are_known(monkeypatch):
-    monkeypatch.setattr(continuation.provenance, "collect", lambda: continuation.provenance.Provenance(commit="new"))
+    monkeypatch.setattr(code_state, "installed", lambda: code_state.CodeState(commit="new"))
     then = continuation.code_versions()
     assert continuation.code_changes(then) == []
+    assert continuation.not_compared(then) == []
     assert continuation.code_changes({**then, "git commit": "old"}) == ["git commit: old -> new"]
-    del then["git commit"]
+    edited = {**then, "uncommitted changes": "yes"}
+    assert continuation.not_compared(edited) == ["uncommitted changes: yes then, no now"]
+    del then["git commit"], then["torch"]
     assert continuation.code_changes(then) == []
+    assert [line.split(" then")[0] for line in continuation.not_compared(then)] == [
+        "git commit: unknown",
+        "torch: unknown",
+    ]
 
 
 def test_the_second_process_on_a_run_is_refused_before_it_builds_anything(work):

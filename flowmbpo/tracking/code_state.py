@@ -1,0 +1,80 @@
+"""Which commit the installed code is: asked of git in a checkout, recorded by the build in a wheel.
+
+The build (`hatch_build.py`) uses this module too, so it needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RECORD = "commit.json"  # in the package, of a wheel and of a source archive
+MAX_DIFF_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class CodeState:
+    """`commit` is empty where it is unknown, and `reason` says why. `diff`: what a checkout has beyond its commit."""
+
+    commit: str = ""
+    dirty: bool = False
+    diff: str = ""
+    reason: str = ""
+
+    def record(self) -> str:
+        """What a build keeps of it."""
+        return json.dumps({key: value for key, value in asdict(self).items() if key != "diff"}) + "\n"
+
+
+@functools.cache
+def installed() -> CodeState:
+    """State of the code that this process runs, as it was when first asked."""
+    return state_of(Path(__file__).resolve().parents[2])
+
+
+def state_of(root: Path) -> CodeState:
+    """State of the code in `root`, the folder with the package in it. Never fails."""
+    if (root / ".git").exists():  # an installed package inside somebody else's repository is not that repository
+        return _of_checkout(root)
+    try:
+        found = json.loads((root / "flowmbpo" / RECORD).read_text(encoding="utf-8"))
+        return CodeState(str(found["commit"]), bool(found["dirty"]), reason=str(found["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return CodeState(reason=f"{root} is no git checkout, and its build recorded no commit")
+
+
+def _of_checkout(root: Path) -> CodeState:
+    try:
+        commit = _git(root, "rev-parse", "HEAD").strip()
+        status = _git(root, "status", "--porcelain").strip()
+        diff = status + "\n" + _git(root, "diff", "--no-ext-diff", "HEAD").strip() if status else ""
+    except FileNotFoundError:
+        return CodeState(reason=f"{root} is a git checkout, but there is no program git")
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
+        return CodeState(reason=f"git in {root}: {said[0]}")
+    except (OSError, subprocess.SubprocessError) as error:
+        return CodeState(reason=f"git in {root}: {error}")
+    return CodeState(commit, bool(status), diff[:MAX_DIFF_BYTES])
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Output of git about `root` itself. GIT_DIR and the like of the user's shell mean another repository; a checkout
+    of another owner is read too, since its code is what runs here."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(root), *arguments]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=10,
+        check=True,
+        env={**environment, "LC_ALL": "C"},
+    )
+    return done.stdout
