@@ -11,7 +11,7 @@ import torch
 import warp as wp
 
 from flowmbpo.envs import ant_kernels as kernels
-from flowmbpo.envs.contract import Step
+from flowmbpo.envs.contract import Step, check_whole
 from flowmbpo.physics import ant
 from flowmbpo.physics.lanes import WIDTH, Lanes
 from flowmbpo.physics.runtime import start_warp
@@ -56,10 +56,10 @@ class AntEnv:
         early_termination: bool = True,
         mass_matrix_interval: int = ant.SUBSTEPS,
     ) -> None:
-        _check_whole("num_envs", num_envs, 1)
-        _check_whole("episode_length", episode_length, 1)
-        _check_whole("mass_matrix_interval", mass_matrix_interval, 1, ant.SUBSTEPS)
-        _check_whole("seed", seed, 0, LARGEST_SEED)
+        check_whole("num_envs", num_envs, 1)
+        check_whole("episode_length", episode_length, 1)
+        check_whole("mass_matrix_interval", mass_matrix_interval, 1, ant.SUBSTEPS)
+        check_whole("seed", seed, 0, LARGEST_SEED)
         self.device = _checked_device(device)
         self.num_envs = num_envs
         self.episode_length = episode_length
@@ -180,7 +180,7 @@ class AntEnv:
 
     def reseed(self, seed: int) -> None:
         """Start the random streams again from `seed`; running episodes go on."""
-        _check_whole("seed", seed, 0, LARGEST_SEED)
+        check_whole("seed", seed, 0, LARGEST_SEED)
         self._seed.fill_(seed)
         self._episodes.zero_()
 
@@ -265,12 +265,6 @@ class AntEnv:
         self._state.copy_(padded.reshape(self._groups, width, kernels.ROWS).transpose(1, 2))
         for name in own.keys() - {"state"}:
             own[name].copy_(state[name])
-
-
-def _check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
-    allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
-        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
 
 
 def _checked_device(device: str | torch.device) -> torch.device:

@@ -54,3 +54,10 @@ class Env(Protocol):
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Continue exactly where `state_dict` was taken."""
         ...
+
+
+def check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
+    """ValueError where an argument is no whole number of the allowed range."""
+    allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")

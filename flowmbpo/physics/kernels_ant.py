@@ -20,11 +20,21 @@ from flowmbpo.physics.kernels_leg import (
     add_leg,
     contact_force,
     empty_leg,
-    empty_mat3,
-    empty_root_block,
-    empty_sym3,
     leg_wrench,
     mount_of,
+)
+from flowmbpo.physics.kernels_mass import (
+    I0_XX,
+    I0_XY,
+    I0_YY,
+    I0_ZZ,
+    M0,
+    complete,
+    rotation,
+    sym_times,
+    times,
+    torso_block,
+    transposed_times,
 )
 from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name)
     add,
@@ -50,9 +60,6 @@ from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name
 PX, PZ, HEIGHT, QUATERNION, VELOCITY, OMEGA, ANGLES, RATES = (wp.constant(i) for i in (0, 1, 2, 3, 7, 10, 13, 21))
 STATE_ROWS = 29
 
-_TORSO = ant.links()[0]
-M0 = wp.constant(_TORSO.mass)
-I0_XX, I0_YY, I0_ZZ, I0_XY = (wp.constant(float(_TORSO.inertia[i, j])) for i, j in ((0, 0), (1, 1), (2, 2), (0, 1)))
 TORSO_RADIUS = wp.constant(ant.TORSO_RADIUS)
 G = wp.constant(ant.GRAVITY)
 H = wp.constant(ant.SUBSTEP)
@@ -64,150 +71,6 @@ SIGN_1, SIGN_2, SIGN_3, SIGN_4 = (wp.constant(sign) for sign in ant.ANKLE_SIGN)
 # Torso relative to the anchor: position, orientation, velocity of the body point at the anchor's origin, angular
 # velocity, all in anchor axes.
 empty_torso = lane_struct("Torso", r=empty_vec3, qx=scalar, qy=scalar, qz=scalar, qw=scalar, v=empty_vec3, w=empty_vec3)
-
-# Inverse of the root block after the hinges are eliminated: X = coupling linear^-1 and both diagonal inverses.
-empty_root_inverse = lane_struct("RootInverse", angular=empty_sym3, x=empty_mat3, linear=empty_sym3)
-
-
-@wp.func
-def rotation(x: Any, y: Any, z: Any, w: Any):
-    """Matrix of a quaternion; not renormalised, as in the reference."""
-    m = empty_mat3(x)
-    d = 2.0 * (w * w) - 1.0
-    m.x = vec3(d + 2.0 * (x * x), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y))
-    m.y = vec3(2.0 * (x * y + w * z), d + 2.0 * (y * y), 2.0 * (y * z - w * x))
-    m.z = vec3(2.0 * (x * z - w * y), 2.0 * (y * z + w * x), d + 2.0 * (z * z))
-    return m
-
-
-@wp.func
-def times(m: Any, a: Any):
-    """m a."""
-    return vec3(dot(m.x, a), dot(m.y, a), dot(m.z, a))
-
-
-@wp.func
-def transposed_times(m: Any, a: Any):
-    """m^T a."""
-    return axpy(axpy(scale(a.x, m.x), a.y, m.y), a.z, m.z)
-
-
-@wp.func
-def sym_times(m: Any, a: Any):
-    return vec3(
-        m.xx * a.x + m.xy * a.y + m.xz * a.z, m.xy * a.x + m.yy * a.y + m.yz * a.z, m.xz * a.x + m.yz * a.y + m.zz * a.z
-    )
-
-
-@wp.func
-def sym_inverse(m: Any):
-    """Inverse of a positive definite 3x3 matrix by cofactors."""
-    xx = m.yy * m.zz - m.yz * m.yz
-    xy = m.xz * m.yz - m.xy * m.zz
-    xz = m.xy * m.yz - m.xz * m.yy
-    k = 1.0 / (m.xx * xx + m.xy * xy + m.xz * xz)
-    inverse = empty_sym3(k)
-    inverse.xx = k * xx
-    inverse.xy = k * xy
-    inverse.xz = k * xz
-    inverse.yy = k * (m.xx * m.zz - m.xz * m.xz)
-    inverse.yz = k * (m.xy * m.xz - m.xx * m.yz)
-    inverse.zz = k * (m.xx * m.yy - m.xy * m.xy)
-    return inverse
-
-
-@wp.func
-def invert_root(block: Any):
-    inverse = empty_root_inverse(block.linear.xx)
-    b = block.coupling
-    inverse.linear = sym_inverse(block.linear)
-    x = empty_mat3(block.linear.xx)
-    x.x = sym_times(inverse.linear, b.x)
-    x.y = sym_times(inverse.linear, b.y)
-    x.z = sym_times(inverse.linear, b.z)
-    rest = block.angular
-    rest.xx = rest.xx - dot(x.x, b.x)
-    rest.yy = rest.yy - dot(x.y, b.y)
-    rest.zz = rest.zz - dot(x.z, b.z)
-    rest.xy = rest.xy - dot(x.x, b.y)
-    rest.xz = rest.xz - dot(x.x, b.z)
-    rest.yz = rest.yz - dot(x.y, b.z)
-    inverse.x = x
-    inverse.angular = sym_inverse(rest)
-    return inverse
-
-
-@wp.func
-def carry_sym(m: Any, axes: Any):
-    """R m R^T."""
-    x = sym_times(m, axes.x)
-    y = sym_times(m, axes.y)
-    z = sym_times(m, axes.z)
-    m.xx = dot(axes.x, x)
-    m.xy = dot(axes.x, y)
-    m.xz = dot(axes.x, z)
-    m.yy = dot(axes.y, y)
-    m.yz = dot(axes.y, z)
-    m.zz = dot(axes.z, z)
-    return m
-
-
-@wp.func
-def carry_root(inverse: Any, axes: Any, r: Any):
-    """The inverse in other axes about another origin: the torso's are turned by `axes` and lie at r there."""
-    inverse.angular = carry_sym(inverse.angular, axes)
-    inverse.linear = carry_sym(inverse.linear, axes)
-    m = inverse.x
-    m.x = times(axes, m.x)
-    m.y = times(axes, m.y)
-    m.z = times(axes, m.z)
-    x = empty_mat3(r.x)  # R X R^T + the cross product matrix of r
-    x.x = transposed_times(m, axes.x) + vec3(r.x - r.x, -r.z, r.y)
-    x.y = transposed_times(m, axes.y) + vec3(r.z, r.x - r.x, -r.x)
-    x.z = transposed_times(m, axes.z) + vec3(-r.y, r.x, r.x - r.x)
-    inverse.x = x
-    return inverse
-
-
-@wp.func
-def carry_leg(factor: Any, axes: Any, r: Any):
-    """The same for the wrenches of a leg."""
-    factor.hip_force = times(axes, factor.hip_force)
-    factor.hip_moment = times(axes, factor.hip_moment) + cross(r, factor.hip_force)
-    factor.ankle_force = times(axes, factor.ankle_force)
-    factor.ankle_moment = times(axes, factor.ankle_moment) + cross(r, factor.ankle_force)
-    return factor
-
-
-@wp.func
-def torso_block(like: Any, mass: Any):
-    """Root block of the torso alone, about its centre."""
-    zero = like - like
-    nothing = vec3(zero, zero, zero)
-    block = empty_root_block(like)
-    angular = empty_sym3(like)
-    angular.xx = zero + I0_XX
-    angular.yy = zero + I0_YY
-    angular.zz = zero + I0_ZZ
-    angular.xy = zero + I0_XY
-    angular.xz = zero
-    angular.yz = zero
-    block.angular = angular
-    coupling = empty_mat3(like)
-    coupling.x = nothing
-    coupling.y = nothing
-    coupling.z = nothing
-    block.coupling = coupling
-    linear = empty_sym3(like)
-    linear.xx = zero + mass
-    linear.yy = zero + mass
-    linear.zz = zero + mass
-    linear.xy = zero
-    linear.xz = zero
-    linear.yz = zero
-    block.linear = linear
-    return block
-
 
 @wp.func
 def torso_wrench(mass: Any, w: Any, v: Any, a: Any, e: Any, height: Any):
@@ -232,6 +95,22 @@ def eliminate(factor: Any, hip: Any, ankle: Any, moment: Any, force: Any):
     moment = axpy(axpy(moment, -hip, factor.hip_moment), -ankle, factor.ankle_moment)
     force = axpy(axpy(force, -hip, factor.hip_force), -ankle, factor.ankle_force)
     return moment, force
+
+
+@wp.func
+def torso_motion(torso: Any, turned: Any, up: Any, start_height: Any):
+    """w, v, a and e of the torso's centre in torso axes (see `kernels_leg`), and its height over the ground (m)."""
+    w = transposed_times(turned, torso.w)
+    v = transposed_times(turned, torso.v + cross(torso.w, torso.r))
+    e = transposed_times(turned, up)
+    return w, v, axpy(cross(w, v), G, e), e, start_height + dot(up, torso.r)
+
+
+@wp.func
+def anchor_wrench(torso: Any, turned: Any, moment: Any, force: Any):
+    """What acts on the root in anchor axes about the anchor's origin, from what the Ant must be given in torso axes."""
+    force = scale(-1.0, times(turned, force))
+    return cross(torso.r, force) - times(turned, moment), force
 
 
 @wp.func
@@ -272,6 +151,19 @@ def move_torso(torso: Any, w_dot: Any, v_dot: Any):
     torso.qz = k * qz
     torso.qw = k * qw
     return torso
+
+
+@wp.func
+def to_world(axes: Any, p: Any, x: Any, y: Any, z: Any, w: Any, torso: Any):
+    """Position, quaternion, velocity of the centre and angular velocity in world axes; the anchor is at p, turned by
+    the quaternion (x, y, z, w), whose matrix is `axes`."""
+    qx = w * torso.qx + x * torso.qw + (y * torso.qz - z * torso.qy)
+    qy = w * torso.qy + y * torso.qw + (z * torso.qx - x * torso.qz)
+    qz = w * torso.qz + z * torso.qw + (x * torso.qy - y * torso.qx)
+    qw = w * torso.qw - (x * torso.qx + y * torso.qy + z * torso.qz)
+    k = 1.0 / root(qx * qx + qy * qy + qz * qz + qw * qw)
+    velocity = times(axes, torso.v + cross(torso.w, torso.r))
+    return p + times(axes, torso.r), k * qx, k * qy, k * qz, k * qw, velocity, times(axes, torso.w)
 
 
 @wp.func
@@ -333,28 +225,17 @@ def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int
 
     done = int(0)  # noqa: RUF046, UP018 (Warp: a variable, not a constant)
     while done < SUBSTEPS:
-        # factorise the mass matrix in torso axes and carry the factors over into anchor axes
         block = torso_block(px, mass)
         block, factor1 = add_leg(block, leg1, LEG_1)
         block, factor2 = add_leg(block, leg2, LEG_2)
         block, factor3 = add_leg(block, leg3, LEG_3)
         block, factor4 = add_leg(block, leg4, LEG_4)
-        inverse = invert_root(block)
-        turned = rotation(torso.qx, torso.qy, torso.qz, torso.qw)
-        factor1 = carry_leg(factor1, turned, torso.r)
-        factor2 = carry_leg(factor2, turned, torso.r)
-        factor3 = carry_leg(factor3, turned, torso.r)
-        factor4 = carry_leg(factor4, turned, torso.r)
-        inverse = carry_root(inverse, turned, torso.r)
+        inverse, factor1, factor2, factor3, factor4 = complete(block, factor1, factor2, factor3, factor4, torso)
 
         until = wp.min(done + interval, SUBSTEPS)
         while done < until:
             turned = rotation(torso.qx, torso.qy, torso.qz, torso.qw)
-            w = transposed_times(turned, torso.w)
-            v = transposed_times(turned, torso.v + cross(torso.w, torso.r))
-            e = transposed_times(turned, up)
-            a = axpy(cross(w, v), G, e)
-            height = py + dot(up, torso.r)
+            w, v, a, e, height = torso_motion(torso, turned, up, py)
             moment, force = torso_wrench(mass, w, v, a, e, height)
             n1, f1, hip1, ankle1 = leg_wrench(leg1, LEG_1, w, v, a, e, height)
             n2, f2, hip2, ankle2 = leg_wrench(leg2, LEG_2, w, v, a, e, height)
@@ -363,9 +244,7 @@ def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int
             moment = moment + ((n1 + n2) + (n3 + n4))
             force = force + ((f1 + f2) + (f3 + f4))
 
-            # the wrench on the root, in anchor axes about the anchor's origin
-            force = scale(-1.0, times(turned, force))
-            moment = cross(torso.r, force) - times(turned, moment)
+            moment, force = anchor_wrench(torso, turned, moment, force)
             moment, force = eliminate(factor1, hip1, ankle1, moment, force)
             moment, force = eliminate(factor2, hip2, ankle2, moment, force)
             moment, force = eliminate(factor3, hip3, ankle3, moment, force)
@@ -379,23 +258,14 @@ def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int
             torso = move_torso(torso, w_dot, v_dot)
             done = done + 1
 
-    # back to the world
-    moved = times(axes, torso.r)
-    velocity = times(axes, torso.v + cross(torso.w, torso.r))
-    omega = times(axes, torso.w)
-    x = qw * torso.qx + qx * torso.qw + (qy * torso.qz - qz * torso.qy)
-    y = qw * torso.qy + qy * torso.qw + (qz * torso.qx - qx * torso.qz)
-    z = qw * torso.qz + qz * torso.qw + (qx * torso.qy - qy * torso.qx)
-    s = qw * torso.qw - (qx * torso.qx + qy * torso.qy + qz * torso.qz)
-    k = 1.0 / root(x * x + y * y + z * z + s * s)
-
-    state[g, PX] = px + moved.x
-    state[g, PZ] = pz + moved.z
-    state[g, HEIGHT] = py + moved.y
-    state[g, QUATERNION] = k * x
-    state[g, QUATERNION + 1] = k * y
-    state[g, QUATERNION + 2] = k * z
-    state[g, QUATERNION + 3] = k * s
+    p, x, y, z, s, velocity, omega = to_world(axes, vec3(px, py, pz), qx, qy, qz, qw, torso)
+    state[g, PX] = p.x
+    state[g, PZ] = p.z
+    state[g, HEIGHT] = p.y
+    state[g, QUATERNION] = x
+    state[g, QUATERNION + 1] = y
+    state[g, QUATERNION + 2] = z
+    state[g, QUATERNION + 3] = s
     state[g, VELOCITY] = velocity.x
     state[g, VELOCITY + 1] = velocity.y
     state[g, VELOCITY + 2] = velocity.z

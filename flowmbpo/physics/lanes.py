@@ -167,6 +167,7 @@ def lane_struct(name: str, **fields: Any) -> Any:
         return single()
 
     empty.of = {Lanes: wide, float: single}
+    empty.fields = fields
     return empty
 
 
