@@ -22,6 +22,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 def sim(
     num_envs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Environments side by side.")] = 1024,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600.0, help="How long to measure.")] = 5.0,
+    gradients: Annotated[bool, typer.Option("--gradients", help="Differentiate 16-step rollouts too.")] = False,
     device: DeviceOption = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
@@ -30,7 +31,7 @@ def sim(
     """Control steps per second of the Ant simulator."""
     from flowmbpo.training.devices import choose_device
 
-    _show("simulator", measure_sim(num_envs, seconds, choose_device(device)), as_json)
+    _show("simulator", measure_sim(num_envs, seconds, choose_device(device), gradients), as_json)
 
 
 @bench.command("train")

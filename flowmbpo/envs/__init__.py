@@ -14,11 +14,22 @@ from gymnasium.envs import registration
 
 if TYPE_CHECKING:
     from flowmbpo.envs.ant import AntEnv
+    from flowmbpo.envs.ant_gradients import ant_observation, ant_step
     from flowmbpo.envs.contract import Env, Step
     from flowmbpo.envs.disturbed_ant import DisturbedAnt
     from flowmbpo.envs.pointmass import PointMassEnv
 
-__all__ = ["ENVIRONMENTS", "AntEnv", "DisturbedAnt", "Env", "PointMassEnv", "Step", "make_env"]
+__all__ = [
+    "ENVIRONMENTS",
+    "AntEnv",
+    "DisturbedAnt",
+    "Env",
+    "PointMassEnv",
+    "Step",
+    "ant_observation",
+    "ant_step",
+    "make_env",
+]
 
 # kind -> (module, class); a new environment is a module and a line here
 ENVIRONMENTS = {
@@ -31,6 +42,8 @@ _LAZY = {
     "AntEnv": "flowmbpo.envs.ant",
     "Env": "flowmbpo.envs.contract",
     "Step": "flowmbpo.envs.contract",
+    "ant_observation": "flowmbpo.envs.ant_gradients",
+    "ant_step": "flowmbpo.envs.ant_gradients",
 }
 
 

@@ -4,7 +4,7 @@ Not an environment: no resets, no termination, no clipping of the action, no ran
 neither compiles nor pays for anything here.
 """
 
-# mypy: disable-error-code="valid-type,no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="valid-type,no-untyped-def,untyped-decorator,operator"
 # No `from __future__ import annotations`: Warp reads the types of its functions.
 import functools
 import itertools
@@ -20,10 +20,12 @@ from torch import Tensor
 from flowmbpo.envs import ant_kernels as task
 from flowmbpo.envs.contract import check_whole
 from flowmbpo.physics import ant, lanes
-from flowmbpo.physics.differentiable import ROWS, step_source, vec3
+from flowmbpo.physics.differentiable import ROWS, vec3
+from flowmbpo.physics.formulas import flatten, interpret
 from flowmbpo.physics.kernels_ant import ANGLES, HEIGHT, OMEGA, PX, PZ, QUATERNION, RATES, STATE_ROWS, VELOCITY
 from flowmbpo.physics.runtime import start_warp
-from flowmbpo.physics.tracing import Graph, Segment, flatten, interpret
+from flowmbpo.physics.step_source import step_source
+from flowmbpo.physics.tracing import Graph, Segment
 
 Layout = Literal["coordinates", "observation"]
 _RATES = slice(RATES - HEIGHT, RATES - HEIGHT + ant.NUM_ACTIONS)  # of the observation
@@ -74,9 +76,9 @@ class _Simulate(torch.autograd.Function):
         given = given.contiguous()
         ctx.save_for_backward(given)
         ctx.layout, ctx.interval = layout, interval
-        kernels = _kernels(layout, given.device.type)
-        result = given.new_empty(len(given), kernels.outputs)
-        _launch(kernels.step(), interval, given, result)
+        made = kernels(layout, given.device.type)
+        result = given.new_empty(len(given), made.outputs)
+        _launch(made.step(), interval, given, result)
         return result
 
     @staticmethod
@@ -84,7 +86,7 @@ class _Simulate(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
         (given,) = ctx.saved_tensors
         result = torch.empty_like(given)
-        _launch(_kernels(ctx.layout, given.device.type).vjp(), ctx.interval, given, cotangent.contiguous(), result)
+        _launch(kernels(ctx.layout, given.device.type).vjp(), ctx.interval, given, cotangent.contiguous(), result)
         return result, None, None
 
 
@@ -124,14 +126,14 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor()
 
 
-class _Kernels(NamedTuple):
+class Kernels(NamedTuple):
     outputs: int
     step: Any  # each makes its kernel at its first call
     vjp: Any
 
 
 @functools.cache
-def _kernels(layout: Layout, device: str) -> _Kernels:
+def kernels(layout: Layout, device: str) -> Kernels:
     start_warp()
     load, store = {
         "coordinates": (_rows, _coordinates),
@@ -140,7 +142,7 @@ def _kernels(layout: Layout, device: str) -> _Kernels:
     inputs = ant.NUM_ACTIONS + {"coordinates": ant.NUM_Q + ant.NUM_QD, "observation": _OBS}[layout]
     segments = Segment("load", load, {"x": inputs}), Segment("store", store, {"rows": ROWS})
     source = step_source(*segments, lanes.WIDTH if device == "cpu" else 1)
-    return _Kernels(
+    return Kernels(
         segments[1].outputs, functools.cache(lambda: step_kernel(source)), functools.cache(lambda: vjp_kernel(source))
     )
 
@@ -166,9 +168,7 @@ def vjp_kernel(source: str) -> wp.Kernel:
     def native(group: int, count: int, interval: int, given: wp.uint64, cotangent: wp.uint64, result: wp.uint64): ...
 
     @wp.kernel(enable_backward=False, module="unique", module_options=task.COMPILER)
-    def ant_step_vjp(
-        first: int, count: int, interval: int, given: wp.uint64, cotangent: wp.uint64, result: wp.uint64
-    ):
+    def ant_step_vjp(first: int, count: int, interval: int, given: wp.uint64, cotangent: wp.uint64, result: wp.uint64):
         native(first + wp.tid(), count, interval, given, cotangent, result)
 
     return ant_step_vjp

@@ -72,6 +72,7 @@ SIGN_1, SIGN_2, SIGN_3, SIGN_4 = (wp.constant(sign) for sign in ant.ANKLE_SIGN)
 # velocity, all in anchor axes.
 empty_torso = lane_struct("Torso", r=empty_vec3, qx=scalar, qy=scalar, qz=scalar, qw=scalar, v=empty_vec3, w=empty_vec3)
 
+
 @wp.func
 def torso_wrench(mass: Any, w: Any, v: Any, a: Any, e: Any, height: Any):
     """What the torso alone must be given: moment about its centre (N m) and force (N), torso axes."""

@@ -1,117 +1,18 @@
-"""Records the physics formulas as expressions, differentiates them in reverse mode and writes straight-line C.
+"""Records formulas as expressions, differentiates them in reverse mode and writes straight-line C.
 
-The formulas are the Warp functions of this room, executed here as plain Python: `interpret` runs one on any numbers that
-have +, -, *, / (expressions, NumPy arrays, Torch tensors). Not a general differentiator: no branches (`any_positive` is
-always true, where it is false the formulas give zero), no loops, first derivatives only.
+Not a general differentiator: no loops, no branches but those around contacts, which may always be taken (a contact at
+depth zero adds zero), and first derivatives only.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from types import FunctionType
 from typing import Any
 
 import numpy as np
-import warp as wp
 
-from flowmbpo.physics import lanes
-
-_NATIVE = ("maximum", "minimum", "root", "nearest")
-
-
-class Struct:
-    """Named numbers with the value semantics of the structs in the formulas: what is read or passed on is a copy."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        object.__setattr__(self, "_fields", fields)
-        object.__setattr__(self, "_values", {})
-
-    def __getattr__(self, name: str) -> Any:
-        return _copied(self._values[name])
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        assert name in self._fields, name
-        self._values[name] = _copied(value)
-
-    def _merged(self, other: Struct, operation: Callable[[Any, Any], Any]) -> Struct:
-        return rebuild(self, map(operation, flatten(self), flatten(other)))
-
-    def __add__(self, other: Struct) -> Struct:
-        return self._merged(other, lambda a, b: a + b)
-
-    def __sub__(self, other: Struct) -> Struct:
-        return self._merged(other, lambda a, b: a - b)
-
-
-def _copied(value: Any) -> Any:
-    return rebuild(value, flatten(value)) if isinstance(value, Struct) else value
-
-
-def flatten(value: Any) -> list[Any]:
-    """The numbers of a struct, or of a tuple of structs and numbers, in the order of declaration."""
-    if isinstance(value, Struct):
-        return [number for name in value._fields for number in flatten(value._values[name])]
-    if isinstance(value, tuple):
-        return [number for part in value for number in flatten(part)]
-    return [value]
-
-
-def rebuild(like: Any, numbers: Iterable[Any]) -> Any:
-    """A struct of the kind of `like`, a struct or the function that declared one, from its numbers in order."""
-    remaining = iter(numbers)
-
-    def fill(fields: dict[str, Any]) -> Struct:
-        struct = Struct(fields)
-        for name, kind in fields.items():
-            struct._values[name] = fill(kind.fields) if kind is not lanes.scalar else next(remaining)
-        return struct
-
-    return fill(like._fields if isinstance(like, Struct) else like.fields)
-
-
-def size(kind: Any) -> int:
-    """How many numbers a struct declared by `kind` holds."""
-    return sum(1 if inner is lanes.scalar else size(inner) for inner in kind.fields.values())
-
-
-def interpret(function: Any, arithmetic: Any) -> Callable[..., Any]:
-    """A Warp function as Python; `arithmetic` has `maximum`, `minimum`, `root` and `nearest` for the numbers used.
-
-    It may have `any_positive`; without, every contact counts. A `replaced` of it maps functions to others.
-    """
-    return _Interpreter(arithmetic).python(function)
-
-
-class _Interpreter:
-    """Warp functions with their globals exchanged for others of this interpreter."""
-
-    def __init__(self, arithmetic: Any) -> None:
-        self._native = {getattr(lanes, name): getattr(arithmetic, name) for name in _NATIVE}
-        self._native[lanes.any_positive] = getattr(arithmetic, "any_positive", lambda _: True)
-        self._native |= getattr(arithmetic, "replaced", {})
-        self._modules: dict[str, dict[str, Any]] = {}
-
-    def python(self, function: Any) -> Callable[..., Any]:
-        if function in self._native:
-            return self._native[function]
-        if hasattr(function, "fields"):
-            return lambda _: Struct(function.fields)
-        body = function.func
-
-        def call(*arguments: Any) -> Any:
-            formula = FunctionType(body.__code__, self._globals(body), body.__name__, body.__defaults__)
-            return formula(*(_copied(argument) for argument in arguments))
-
-        return call
-
-    def _globals(self, body: Any) -> dict[str, Any]:
-        if body.__module__ not in self._modules:
-            self._modules[body.__module__] = {
-                name: self.python(value) if isinstance(value, wp.Function) else value
-                for name, value in body.__globals__.items()
-            }
-        return self._modules[body.__module__]
+from flowmbpo.physics.formulas import flatten
 
 
 class Value:
@@ -256,7 +157,7 @@ class Segment:
     """One formula as C: `name(inputs..., y)` computes it and `name_vjp(inputs..., cy, cinputs...)` adds J^T cy.
 
     formula(graph, *groups) takes lists of numbers, as many as `groups` names with their lengths, and returns structs
-    and numbers. The groups in `uniform` are the same for all lanes and are not differentiated; `contacts` as of `Graph`.
+    and numbers. Groups in `uniform` are the same for all lanes and are not differentiated; `contacts` as of `Graph`.
     """
 
     def __init__(
@@ -272,7 +173,9 @@ class Segment:
         self._uniform = uniform
         self._graph = Graph(contacts)
         self._inputs = {
-            group: [self._graph.operate("input", (group, index), active=group not in uniform) for index in range(length)]
+            group: [
+                self._graph.operate("input", (group, index), active=group not in uniform) for index in range(length)
+            ]
             for group, length in groups.items()
         }
         self._results = flatten(formula(self._graph, *(list(numbers) for numbers in self._inputs.values())))

@@ -16,6 +16,12 @@ def test_measures_what_it_says():
     assert result["microseconds_per_env_step"] == pytest.approx(1e6 / result["env_steps_per_second"])
 
 
+def test_gradients_are_measured_on_request():
+    result = measure_sim(num_envs=20, seconds=0.2, gradients=True)
+    assert 0 < result["gradient_forward_ms"] < result["gradient_both_ms"]
+    assert result["gradient_ratio"] == pytest.approx(result["gradient_both_ms"] / result["gradient_forward_ms"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
