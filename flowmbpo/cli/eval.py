@@ -13,6 +13,7 @@ from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
 from flowmbpo.cli.runs import live_runs
 from flowmbpo.errors import UserError
+from flowmbpo.runs import checkpoint
 from flowmbpo.tracking.evaluations import EvaluationProtocol, record_evaluation
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
 from flowmbpo.tracking.records import CheckpointRecord, RunRecord
@@ -20,7 +21,6 @@ from flowmbpo.tracking.records import CheckpointRecord, RunRecord
 if TYPE_CHECKING:
     from flowmbpo.training.reevaluation import Reevaluator
 
-CHOICES = ("best", "last", "all")
 DEFAULT_SEED = 10_000  # of runs whose params do not say
 Row = dict[str, Any]
 
@@ -39,15 +39,13 @@ def evaluate(
         bool, typer.Option("--rerun-all", help="Every checkpoint of every run whose evaluation is not up to date.")
     ] = False,
     episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Full episodes, all at once.")] = 128,
-    which: Annotated[str, typer.Option("--checkpoint", help="best, last or all.")] = "best",
+    which: Annotated[str, typer.Option("--checkpoint", help="best, last, all or an epoch.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate the deterministic policy of checkpoints over full episodes of the real simulator, from fixed seeds."""
-    if which not in CHOICES:
-        raise UserError(f"--checkpoint {which}: allowed are {', '.join(CHOICES)}")
     if not selectors and not rerun_all:
         raise UserError("name runs or experiments, or give --rerun-all; `flowmbpo runs` lists what there is")
     reader = open_reader(tracking_uri)
@@ -74,7 +72,7 @@ def evaluate(
 
 
 def _choose(reader: Reader, runs: Sequence[RunRecord], which: str) -> list[tuple[RunRecord, CheckpointRecord]]:
-    """The wanted checkpoints of each run; the best is the one with the highest evaluated R, else the last."""
+    """The wanted checkpoints of each run."""
     by_run: dict[str, list[CheckpointRecord]] = {}
     for found in reader.checkpoints(runs):
         by_run.setdefault(found.run_id, []).append(found)
@@ -86,18 +84,8 @@ def _choose(reader: Reader, runs: Sequence[RunRecord], which: str) -> list[tuple
                 f"{run.run_name} ({run.run_id}) has no checkpoint", markup=False, highlight=False, soft_wrap=True
             )
             continue
-        chosen += [(run, candidate) for candidate in pick(candidates, which)]
+        chosen += [(run, candidate) for candidate in checkpoint.select(candidates, which)]
     return chosen
-
-
-def pick(checkpoints: Sequence[CheckpointRecord], which: str) -> list[CheckpointRecord]:
-    """Of one run's checkpoints (at least one) `all` by epoch, the `last`, or the `best`: the highest evaluated R."""
-    ordered = sorted(checkpoints, key=lambda c: (c.epoch or 0, c.created))
-    if which == "last":
-        return ordered[-1:]
-    if which == "best":
-        return [max(ordered, key=lambda c: (c.mean_reward is not None, c.mean_reward or 0, c.epoch or 0))]
-    return ordered
 
 
 def _evaluate_all(

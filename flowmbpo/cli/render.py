@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +10,10 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import run_ids
-from flowmbpo.cli.eval import pick
 from flowmbpo.cli.options import RegistryOption, TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs import checkpoint
 from flowmbpo.tracking.reader import open_reader, select_run
-from flowmbpo.tracking.records import CheckpointRecord, RunRecord
 
 if TYPE_CHECKING:
     from flowmbpo.runs.episode import Episode
@@ -46,7 +44,7 @@ def render(
     check_target(out)
     reader = open_reader(tracking_uri)
     record = select_run(reader.runs(), run)
-    found = choose(record, reader.checkpoints([record]), which)
+    found = checkpoint.select(reader.checkpoints([record]), which)[-1]
 
     from flowmbpo.runs.files import BrokenFile
     from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
@@ -65,21 +63,6 @@ def render(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def choose(run: RunRecord, checkpoints: Sequence[CheckpointRecord], which: str) -> CheckpointRecord:
-    """The checkpoint called `best`, `last` or by its epoch. Raises UserError and names what there is."""
-    if not checkpoints:
-        raise UserError(f"run {run.run_id} ({run.run_name}) has no checkpoint yet, so there is no policy to show")
-    if which in ("best", "last"):
-        return pick(checkpoints, which)[0]
-    for found in checkpoints:
-        if str(found.epoch) == which:
-            return found
-    epochs = ", ".join(
-        str(epoch) for epoch in sorted({found.epoch for found in checkpoints if found.epoch is not None})
-    )
-    raise UserError(f"--checkpoint {which}: run {run.run_id} has no such checkpoint; allowed are best, last, {epochs}")
 
 
 def check_target(path: Path) -> None:
@@ -115,12 +98,11 @@ def _write(episode: Episode, out: Path) -> None:
 def replay_of(files: RunFiles, device: str) -> Path:
     """`replay.html` of a finished run's best checkpoint, among its artifacts."""
     from flowmbpo.reports.replay import write_replay_html
-    from flowmbpo.runs import checkpoint
     from flowmbpo.training.rollout import episode_of_checkpoint
 
     page = files.artifacts / "replay.html"
-    (epoch,) = checkpoint.select(files, "best")
-    episode = episode_of_checkpoint(files.checkpoint(epoch), device)
+    (chosen,) = checkpoint.select(checkpoint.evaluated(files), "best")
+    episode = episode_of_checkpoint(files.checkpoint(chosen.epoch), device)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_replay_html(episode, page)
     return page

@@ -60,7 +60,7 @@ def run(
         chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
         plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
     if dry_run:
-        _check_surroundings(device, tracking_uri, resume)
+        _check_options(device, tracking_uri, resume)
         _show_plan(plan, as_json)
         return
 
@@ -72,13 +72,13 @@ def run(
         from flowmbpo.cli.progress import watcher
         from flowmbpo.training import session
 
-        where = session.Surroundings(
+        options = session.RunOptions(
             device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, pictures=PICTURES
         )
         if resume:
-            results.append(session.resume(resume, where, watcher(), registry=registry, accept_changes=accept_changes))
+            results.append(session.resume(resume, options, watcher(), registry=registry, accept_changes=accept_changes))
         for experiment, number in plan:
-            results.append(session.train(experiment, number, where, watcher(), overrides or ()))
+            results.append(session.train(experiment, number, options, watcher(), overrides or ()))
             if results[-1].exit_code > 2:  # a signal ends the whole command
                 break
     if as_json:
@@ -100,7 +100,7 @@ def _refuse_with_resume(
         raise UserError(f"--resume continues a run as it was started; leave out {', '.join(wrong)}")
 
 
-def _check_surroundings(device: str, tracking_uri: str | None, resume: str | None) -> None:
+def _check_options(device: str, tracking_uri: str | None, resume: str | None) -> None:
     """What a dry run can tell beyond the spec. Torch is loaded only where the answer depends on it."""
     resolve_store(tracking_uri)
     if device != "auto":

@@ -18,7 +18,7 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.tracking.first_view import server_of, view_url
+from flowmbpo.tracking.mlflow_view import server_of, view_url
 from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
 
 _HOST = "127.0.0.1"  # never another interface: the UI has no password

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,6 +17,7 @@ from flowmbpo.reports import formats
 from flowmbpo.reports.comparison import compare
 from flowmbpo.reports.known import known_experiments
 from flowmbpo.reports.sections import CORRELATION, Page, collect
+from flowmbpo.runs.files import atomic_file
 from flowmbpo.spec.registry import Registry
 from flowmbpo.tracking.reader import Reader, open_reader
 
@@ -66,11 +66,8 @@ def write_report(page: str, path: Path) -> Path:
     """Write the page all at once. Raises UserError where it cannot be written."""
     check_target(path)
     try:
-        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with atomic_file(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     return path

@@ -7,11 +7,12 @@ bit-exact continuation needs besides (optimisers, replay, random states, simulat
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.files import BrokenFile, atomic_folder, read_json, sha256, write_json
@@ -114,44 +115,74 @@ def newest(folder: Path, epochs: list[int], kind: str) -> tuple[Checkpoint | Non
     return None, problems
 
 
-def select(files: RunFiles, which: str) -> list[int]:
-    """Epochs of the checkpoints called `best`, `last` or `all`. Raises UserError when the run has none."""
-    epochs = files.checkpoint_epochs()
-    if not epochs:
-        raise UserError(f"run {files.root.name} has no checkpoint in {files.checkpoints}")
-    if which == "all":
-        return epochs
-    if which == "best":
-        best = best_epoch(files)
-        return [best if best in epochs else epochs[-1]]
-    if which == "last":
-        return [epochs[-1]]
-    raise UserError(f"checkpoint {which!r}: allowed are best, last and all")
+class Candidate(Protocol):
+    """A checkpoint that may be chosen, on disk or in a store. `mean_reward` is its evaluated R."""
+
+    @property
+    def epoch(self) -> int | None: ...
+    @property
+    def mean_reward(self) -> float | None: ...
 
 
-def best_epoch(files: RunFiles) -> int | None:
-    """Epoch of the best evaluated checkpoint, if one was ever recorded."""
+@dataclass(frozen=True)
+class Evaluated:
+    """A checkpoint on disk, by what its manifest says; nothing of it is verified."""
+
+    epoch: int
+    mean_reward: float | None
+
+
+def evaluated(files: RunFiles) -> list[Evaluated]:
+    """The run's checkpoints, ascending."""
+    return [Evaluated(epoch, _evaluated_reward(files.checkpoint(epoch))) for epoch in files.checkpoint_epochs()]
+
+
+def _evaluated_reward(folder: Path) -> float | None:
     try:
-        document = read_json(files.best)
-        return int(document["epoch"])
-    except (BrokenFile, KeyError, TypeError, ValueError):
+        return float(read_json(folder / _MANIFEST)["evaluation"]["eval/mean_reward"])
+    except (ValueError, KeyError, TypeError):  # never evaluated, or broken
         return None
 
 
-def record_best(files: RunFiles, epoch: int, mean_reward: float) -> None:
-    """Remember `epoch` as the best evaluated one. Raises WorkFailed when that cannot be written."""
-    try:
-        write_json(files.best, {"epoch": epoch, "mean_reward": mean_reward})
-    except OSError as error:
-        raise WorkFailed(f"could not write {files.best}: {error.strerror or error}") from error
+_C = TypeVar("_C", bound=Candidate)
+
+
+def select(candidates: Sequence[_C], which: str) -> list[_C]:
+    """Of one run's checkpoints those called `best`, `last`, `all` or by an epoch, ascending.
+
+    The best has the highest evaluated R, of equals the earliest; where none was evaluated it is the last. Raises
+    UserError for a choice that names none, and when there is nothing to choose from.
+    """
+    ordered = sorted(candidates, key=lambda candidate: candidate.epoch or 0)
+    if not ordered:
+        raise UserError("the run has no checkpoint yet, so there is no policy")
+    if which == "all":
+        return ordered
+    if which == "last":
+        return ordered[-1:]
+    if which == "best":
+        return [best(ordered) or ordered[-1]]
+    named = [candidate for candidate in ordered if str(candidate.epoch) == which]
+    if not named:
+        epochs = ", ".join(str(epoch) for epoch in dict.fromkeys(candidate.epoch for candidate in ordered))
+        raise UserError(f"--checkpoint {which}: the run has no such checkpoint; allowed are best, last, all, {epochs}")
+    return named[-1:]
+
+
+def best(ordered: Sequence[_C]) -> _C | None:
+    """The evaluated checkpoint with the highest R; None where none was evaluated."""
+    rated = [c for c in ordered if c.mean_reward is not None and not math.isnan(c.mean_reward)]
+    return max(rated, key=lambda c: c.mean_reward or 0.0, default=None)
 
 
 def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:
     """Retention: checkpoints on the `interval`, the best and the last stay; only the newest resumable states stay."""
     epochs = files.checkpoint_epochs()
-    keepers = {epoch for epoch in epochs if epoch % interval == 0} | set(epochs[-1:]) | {best_epoch(files)}
+    wanted = {epoch for epoch in epochs if epoch % interval == 0} | set(epochs[-1:])
+    if (top := best(evaluated(files))) is not None:
+        wanted.add(top.epoch)
     for epoch in epochs:
-        if epoch not in keepers:
+        if epoch not in wanted:
             shutil.rmtree(files.checkpoint(epoch), ignore_errors=True)
     for epoch in files.resume_epochs()[:-resumables]:
         shutil.rmtree(files.resume / epoch_folder(epoch), ignore_errors=True)

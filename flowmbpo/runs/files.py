@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from flowmbpo.errors import WorkFailed
+
 _POLL_SECONDS = 0.05
 
 
@@ -32,6 +34,16 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """`atomic_file` for a file that was asked for. Raises WorkFailed when it cannot be written."""
+    try:
+        with atomic_file(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise WorkFailed(f"could not write {path}: {error.strerror or error}") from error
 
 
 @contextmanager

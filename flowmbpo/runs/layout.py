@@ -8,7 +8,6 @@ runs/<run_id>/
   tracking/outbox/            files that wait for their upload
   checkpoints/epoch-000500/   deployable: networks, normalisers and spec, one folder per kept epoch
   resume/epoch-000500/        resumable: all that bit-exact continuation needs; the newest only
-  best.json                   which checkpoint has the highest evaluated R
   artifacts/                  pictures and pages made at the end of the run
 """
 
@@ -69,10 +68,6 @@ class RunFiles:
     @property
     def resume(self) -> Path:
         return self.root / "resume"
-
-    @property
-    def best(self) -> Path:
-        return self.root / "best.json"
 
     @property
     def artifacts(self) -> Path:

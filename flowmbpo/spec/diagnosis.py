@@ -45,15 +45,15 @@ class Diagnosis:
     model: BaseModel | None
 
 
-def diagnose(model: Model, table: Mapping[str, Any], controls: Iterable[str] = ()) -> Diagnosis:
-    """All mistakes of a table. `controls` are further names a user might have meant (for suggestions only)."""
+def diagnose(model: Model, table: Mapping[str, Any], entry_keys: Iterable[str] = ()) -> Diagnosis:
+    """All mistakes of a table. `entry_keys` are further names a user might have meant (for suggestions only)."""
     findings: list[Finding] = []
-    values = _settle_kinds(model, table, findings)
+    values = _choose_kinds(model, table, findings)
     built, errors = _validate(model, values)
     if built is not None and not findings:
         return Diagnosis(values, findings, built)
     for error in errors[: MAX_PROBLEMS + 1]:
-        findings.append(_finding(model, values, error, tuple(controls)))
+        findings.append(_finding(model, values, error, tuple(entry_keys)))
     findings = _without_echoes(findings)
     for finding in findings:
         # A wrong kind has already been replaced by the one that was probably meant; whole lists go, not elements.
@@ -70,7 +70,7 @@ def _validate(model: Model, values: dict[str, Any]) -> tuple[BaseModel | None, l
         return None, list(error.errors(include_url=False, include_context=True, include_input=False))
 
 
-def _settle_kinds(model: Model, table: Mapping[str, Any], findings: list[Finding]) -> dict[str, Any]:
+def _choose_kinds(model: Model, table: Mapping[str, Any], findings: list[Finding]) -> dict[str, Any]:
     """A copy in which every section has a valid kind, so that its other keys can be judged too."""
     values = dict(table)
     for key in model.model_fields:
@@ -92,7 +92,7 @@ def _settle_kinds(model: Model, table: Mapping[str, Any], findings: list[Finding
         chosen = fields.section_class(model, key, section)
         assert chosen is not None
         inner: list[Finding] = []
-        values[key] = _settle_kinds(chosen, section, inner)
+        values[key] = _choose_kinds(chosen, section, inner)
         findings.extend(replace(f, path=(key, *f.path)) for f in inner)
     return values
 
@@ -137,11 +137,11 @@ def _inside(values: Any, part: Any) -> Any:
     return None
 
 
-def _finding(model: Model, values: dict[str, Any], error: Any, controls: tuple[str, ...]) -> Finding:
+def _finding(model: Model, values: dict[str, Any], error: Any, entry_keys: tuple[str, ...]) -> Finding:
     path, owner, name, value = _locate(model, values, error["loc"])
     if error["type"] == "extra_forbidden":
         beside = reduce(_inside, path[:-1], values)
-        return _unknown_key(model, owner, path, value, beside, controls)
+        return _unknown_key(model, owner, path, value, beside, entry_keys)
     allowed = fields.allowed(owner, name)
     if error["type"] == "missing" and value is None:
         hint = f"add {name} to the table {'.'.join(str(part) for part in path[:-1]) or 'itself'}"
@@ -208,7 +208,7 @@ def _kind_of(value: Any) -> str:
 
 
 def _unknown_key(
-    model: Model, owner: Model, path: Path, value: Any, beside: Mapping[str, Any], controls: tuple[str, ...]
+    model: Model, owner: Model, path: Path, value: Any, beside: Mapping[str, Any], entry_keys: tuple[str, ...]
 ) -> Finding:
     name, section = str(path[-1]), [str(part) for part in path[:-1]]
     for kind, option in _siblings(model, section).items():
@@ -218,7 +218,7 @@ def _unknown_key(
     meant = nearest(name, owner.model_fields) or ""
     if meant in beside:
         meant = ""  # it is there already
-    known = list(owner.model_fields) + (list(controls) if not section else [])
+    known = list(owner.model_fields) + (list(entry_keys) if not section else [])
     elsewhere = [key for key in fields.dotted_keys(model) if key.rsplit(".", 1)[-1] == name]
     hint = f"did you mean `{elsewhere[0]}`?" if elsewhere else did_you_mean(name, known)
     if not hint:

@@ -45,7 +45,7 @@ DEFAULT = Origin()
 
 
 @dataclass(frozen=True)
-class Fragment:
+class Layer:
     """What one entry (or the options of one command) says itself, and where each part of it is written."""
 
     values: Mapping[str, Any]
@@ -117,11 +117,11 @@ def ancestry(parents: Mapping[str, str | None]) -> tuple[list[str], list[list[st
     return order, cycles, too_long
 
 
-def merge(model: Model, base: Inherited, fragment: Fragment) -> Inherited:
-    """The base with the fragment's own values on top, table by table."""
+def merge(model: Model, base: Inherited, layer: Layer) -> Inherited:
+    """The base with the layer's own values on top, table by table."""
     origins = dict(base.origins)
     unsound = set(base.unsound)
-    values = _merge(model, base.values, fragment.values, (), fragment, origins, unsound)
+    values = _merge(model, base.values, layer.values, (), layer, origins, unsound)
     return Inherited(values, origins, unsound)
 
 
@@ -130,7 +130,7 @@ def _merge(
     base: Mapping[str, Any],
     own: Mapping[str, Any],
     path: Path,
-    fragment: Fragment,
+    layer: Layer,
     origins: dict[Path, Origin],
     unsound: set[Path],
 ) -> dict[str, Any]:
@@ -140,13 +140,13 @@ def _merge(
         inherited = base.get(key)
         if isinstance(value, dict) and isinstance(inherited, dict) and not _other_kind(model, key, inherited, value):
             inner = fields.section_class(model, key, {**inherited, **value}) or model
-            merged[key] = _merge(inner, inherited, value, here, fragment, origins, unsound)
+            merged[key] = _merge(inner, inherited, value, here, layer, origins, unsound)
             continue
         if key in base:
             _forget(origins, here)
         unsound -= {known for known in unsound if known[: len(here)] == here}
         merged[key] = value
-        _note(origins, here, value, fragment)
+        _note(origins, here, value, layer)
     return merged
 
 
@@ -162,9 +162,9 @@ def _forget(origins: dict[Path, Origin], path: Path) -> None:
         del origins[known]
 
 
-def _note(origins: dict[Path, Origin], path: Path, value: Any, fragment: Fragment) -> None:
+def _note(origins: dict[Path, Origin], path: Path, value: Any, layer: Layer) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
-            _note(origins, (*path, key), inner, fragment)
+            _note(origins, (*path, key), inner, layer)
     else:
-        origins[path] = fragment.origin(path)
+        origins[path] = layer.origin(path)

@@ -1,6 +1,6 @@
 """One pass over a parsed registry: its experiments, aliases, groups and references, every mistake collected.
 
-Not here: bytes and syntax (`document`), one experiment (`settling`), looking things up afterwards (`registry`).
+Not here: bytes and syntax (`document`), one experiment (`resolution`), looking things up afterwards (`registry`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from flowmbpo.spec.diagnosis import Finding, diagnose
 from flowmbpo.spec.document import Document
 from flowmbpo.spec.groups import Group
 from flowmbpo.spec.identity import identity
-from flowmbpo.spec.inheritance import Fragment, Inherited, ancestry
+from flowmbpo.spec.inheritance import Inherited, Layer, ancestry
 from flowmbpo.spec.problems import Collector, Problem, did_you_mean, plain
 from flowmbpo.spec.references import EarlierReference, PublishedReference, ReferenceTable
+from flowmbpo.spec.resolution import ENTRY_KEYS, Entry, inheritable, resolve
 from flowmbpo.spec.schema import Experiment
-from flowmbpo.spec.settling import CONTROLS, Entry, heritage, settle
 
 TOP_LEVEL = ("experiments", "groups", "references")
 MAX_ENTRIES = 1000  # of each of these tables
@@ -113,7 +113,7 @@ class Loader:
             if name in broken:
                 base.unsound.add(())
             elif parent is not None:
-                base = heritage(entries[parent].inherited)
+                base = inheritable(entries[parent].inherited)
             entries[name] = self._entry(name, tables[name], base)
         if entries and all(entry.abstract for entry in entries.values()) and self.complete:
             finding = Finding((), None, "all experiments are abstract: none can be run", at_key=True)
@@ -156,13 +156,13 @@ class Loader:
         if abstract and table.get("aliases"):
             message = "an abstract entry cannot be run and needs no aliases"
             self._report(Finding(("aliases",), table["aliases"], message), where, name)
-        own = {key: value for key, value in table.items() if key not in CONTROLS} | {"name": name}
-        fragment = Fragment(
+        own = {key: value for key, value in table.items() if key not in ENTRY_KEYS} | {"name": name}
+        layer = Layer(
             own, lambda path: self.text.key((*where, *path)), lambda path: self.text.value((*where, *path)), name
         )
         whole = not abstract and self.complete
-        spec, inherited = settle(name, base, fragment, self.collector, whole)
-        return Entry(name, inherited, fragment, abstract, None if abstract else spec)
+        spec, inherited = resolve(name, base, layer, self.collector, whole)
+        return Entry(name, inherited, layer, abstract, None if abstract else spec)
 
     def _aliases(self, entries: dict[str, Entry]) -> dict[str, str]:
         aliases: dict[str, str] = {}

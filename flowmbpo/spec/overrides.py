@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowmbpo.spec import document, fields
-from flowmbpo.spec.inheritance import Fragment
+from flowmbpo.spec.inheritance import Layer
 from flowmbpo.spec.problems import OPTION, Collector, Place, Problem, did_you_mean, plain, show
 from flowmbpo.spec.schema import Experiment
 
@@ -18,7 +18,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
 Overrides = Mapping[str, Any] | Sequence[str]
 
 
-def parse(overrides: Overrides, collector: Collector) -> Fragment:
+def parse(overrides: Overrides, collector: Collector) -> Layer:
     """The overrides as a nested table; what cannot be understood goes to the collector."""
     places: dict[tuple[str, ...], tuple[Place, Place]] = {}  # of key and value
     given: dict[tuple[str, ...], Any] = {}
@@ -51,7 +51,7 @@ def parse(overrides: Overrides, collector: Collector) -> Fragment:
                 return inside[0][which]
         return Place(OPTION, source=OPTION)
 
-    return Fragment(nested, lambda path: place(path, 0), lambda path: place(path, 1))
+    return Layer(nested, lambda path: place(path, 0), lambda path: place(path, 1))
 
 
 def _pairs(overrides: Overrides, collector: Collector) -> list[tuple[str, str, Any]]:

@@ -20,8 +20,8 @@ from flowmbpo.spec.inheritance import Inherited, Origin
 from flowmbpo.spec.loader import Loader
 from flowmbpo.spec.problems import Collector, Problem, RegistryError, TooManyProblems, did_you_mean, visible
 from flowmbpo.spec.references import EarlierReference, PublishedReference
+from flowmbpo.spec.resolution import Entry, apply_rules, resolve
 from flowmbpo.spec.schema import Experiment
-from flowmbpo.spec.settling import Entry, apply_rules, settle
 
 FILE_NAME = "experiments.toml"
 
@@ -89,7 +89,7 @@ class Registry:
         if overrides:
             resolved, inherited = _override(entry, overrides, collector)
         else:
-            apply_rules(entry.name, inherited, resolved, entry.fragment, collector)
+            apply_rules(entry.name, inherited, resolved, entry.layer, collector)
         warnings = tuple(collector.sorted("warning"))
         origins = {key: inherited.origin(key) for key in flatten(resolved)}
         return ResolvedExperiment(resolved, origins, warnings)
@@ -102,8 +102,8 @@ class Registry:
 def _override(entry: Entry, given: overrides.Overrides, collector: Collector) -> tuple[Experiment, Inherited]:
     spec, inherited = None, entry.inherited
     with suppress(TooManyProblems):
-        fragment = overrides.parse(given, collector)
-        spec, inherited = settle(entry.name, entry.inherited, fragment, collector, whole=True)
+        layer = overrides.parse(given, collector)
+        spec, inherited = resolve(entry.name, entry.inherited, layer, collector, whole=True)
     problems = collector.sorted()
     if problems:
         raise RegistryError(problems)

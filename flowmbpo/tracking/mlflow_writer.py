@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from flowmbpo.runs import journal
 from flowmbpo.runs.journal import Entry
-from flowmbpo.tracking.first_view import experiment_tags
 from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
 from flowmbpo.tracking.store import EXPERIMENT, Store
 

@@ -18,10 +18,10 @@ from flowmbpo.tracking import code_state
 from flowmbpo.tracking.run_tracker import RunDescription, RunTracker, resume_run, start_run
 from flowmbpo.tracking.store import resolve_store
 from flowmbpo.training import builder
+from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.continuation import code_changes, not_compared, registry_changes
 from flowmbpo.training.devices import choose_device, describe
-from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.progress import Watcher
 from flowmbpo.training.result import RunResult
 from flowmbpo.training.signals import StopRequest, watch_signals
@@ -29,7 +29,7 @@ from flowmbpo.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunOptions:
     """Where and how long a run trains; not part of the experiment. `pictures` make files, by what they show, from the
     folder of a run that has done its work, and the device."""
 
@@ -41,14 +41,14 @@ class Surroundings:
 
 
 def train(
-    experiment: Experiment, seed: int, where: Surroundings, watcher: Watcher, overrides: Sequence[str] = ()
+    experiment: Experiment, seed: int, options: RunOptions, watcher: Watcher, overrides: Sequence[str] = ()
 ) -> RunResult:
     """Train `experiment` with `seed` from the start. `overrides` is what `--set` made of the registry's entry.
 
     A failure of the work (diverged, disk full) is a result with status FAILED; the user's mistakes raise UserError.
     """
-    device = choose_device(where.device)
-    store = resolve_store(where.tracking_uri)
+    device = choose_device(options.device)
+    store = resolve_store(options.tracking_uri)
     about = RunDescription(
         name=experiment.name,
         seed=seed,
@@ -62,8 +62,8 @@ def train(
     with watch_signals() as stop:
         built = builder.build(experiment, seed, device)
         tracker = start_run(store, about, RUNS)
-        keeper = Keeper(RunFiles.of(tracker.run_id), experiment, seed, tracker, overrides)
-        return _train(experiment, seed, where, watcher, stop, device, built, tracker, keeper, None)
+        checkpoints = CheckpointWriter(RunFiles.of(tracker.run_id), experiment, seed, tracker, overrides)
+        return _train(experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, None)
 
 
 def resumable(run_id: str) -> RunFiles:
@@ -80,7 +80,7 @@ def resumable(run_id: str) -> RunFiles:
 
 
 def resume(
-    run_id: str, where: Surroundings, watcher: Watcher, *, registry: Path | None, accept_changes: bool
+    run_id: str, options: RunOptions, watcher: Watcher, *, registry: Path | None, accept_changes: bool
 ) -> RunResult:
     """Continue the run `run_id` of this directory, bit for bit where it was.
 
@@ -88,7 +88,7 @@ def resume(
     trains the run, and, unless `accept_changes`, when its registry entry or the code has changed.
     """
     files = resumable(run_id)
-    store = resolve_store(where.tracking_uri)
+    store = resolve_store(options.tracking_uri)
     lock = RunLock(files.root)
     with watch_signals() as stop, ExitStack() as stack:
         lock.acquire()  # before the state is read: whoever trains the run may be replacing it
@@ -110,12 +110,12 @@ def resume(
             watcher.message(f"changed since the run began: {change}", warning=True)
         for unknown in not_compared(code):
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
-        device = choose_device(where.device)
+        device = choose_device(options.device)
         watcher.message(f"resuming {run_name(experiment.name, seed)} after epoch {state.epoch}")
         built = builder.build(experiment, seed, device)
         tracker = resume_run(store, run_id, RUNS, lock)
-        keeper = Keeper(files, experiment, seed, tracker, overrides)
-        return _train(experiment, seed, where, watcher, stop, device, built, tracker, keeper, state)
+        checkpoints = CheckpointWriter(files, experiment, seed, tracker, overrides)
+        return _train(experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, state)
 
 
 def _intact_state(run_id: str, files: RunFiles, watcher: Watcher) -> checkpoint.Checkpoint:
@@ -131,16 +131,16 @@ def _intact_state(run_id: str, files: RunFiles, watcher: Watcher) -> checkpoint.
 def _train(
     experiment: Experiment,
     seed: int,
-    where: Surroundings,
+    options: RunOptions,
     watcher: Watcher,
     stop: StopRequest,
     device: str,
     built: builder.Built,
     tracker: RunTracker,
-    keeper: Keeper,
+    checkpoints: CheckpointWriter,
     state: checkpoint.Checkpoint | None,
 ) -> RunResult:
-    files = keeper.files
+    files = checkpoints.files
     last = experiment.train.max_epochs
     trainer = Trainer(
         experiment=experiment,
@@ -149,11 +149,11 @@ def _train(
         evaluator=built.evaluator,
         held_out=built.held_out,
         tracker=tracker,
-        keeper=keeper,
+        checkpoints=checkpoints,
         watcher=watcher,
         stop=stop,
-        stop_epoch=min(where.epochs or last, last),
-        time_limit=where.time_limit,
+        stop_epoch=min(options.epochs or last, last),
+        time_limit=options.time_limit,
         clock=PhaseClock(device),
     )
     message = ""
@@ -165,7 +165,7 @@ def _train(
                 _restore(trainer, state)
             trainer.train()
             if not stop:
-                _make_pictures(where, files, device, tracker, watcher)
+                _make_pictures(options, files, device, tracker, watcher)
             if stop:
                 message = f"stopped by {stop.name}; everything needed to continue is saved"
                 tracker.finish("KILLED")
@@ -184,7 +184,7 @@ def _train(
         env_steps=trainer.env_steps,
         peak_reward=trainer.peak_reward,
         final_reward=trainer.final_reward,
-        eval_reward=trainer.keeper.best_reward if trainer.keeper.best_reward > float("-inf") else None,
+        eval_reward=trainer.checkpoints.best_reward if trainer.checkpoints.best_reward > float("-inf") else None,
         wall_seconds=trainer.elapsed,
         checkpoints=[str(files.checkpoint(epoch)) for epoch in files.checkpoint_epochs()],
         directory=str(files.root),
@@ -193,9 +193,9 @@ def _train(
     )
 
 
-def _make_pictures(where: Surroundings, files: RunFiles, device: str, tracker: RunTracker, watcher: Watcher) -> None:
+def _make_pictures(options: RunOptions, files: RunFiles, device: str, tracker: RunTracker, watcher: Watcher) -> None:
     """None of them is worth a run that has done its work: whatever goes wrong with one is told, and costs only it."""
-    for name, make in where.pictures.items():
+    for name, make in options.pictures.items():
         try:
             tracker.artifact(make(files, device))
         except Exception as error:

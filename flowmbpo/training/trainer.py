@@ -13,11 +13,11 @@ from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import WorkFailed
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
+from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.devices import peak_memory
 from flowmbpo.training.episodes import EpisodeRecorder
 from flowmbpo.training.evaluator import Evaluator, Policy
-from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.progress import Progress, Watcher
 from flowmbpo.training.seeding import random_states, restore_random_states
@@ -59,7 +59,7 @@ class Trainer:
         evaluator: Evaluator,
         held_out: HeldOut,
         tracker: Tracker,
-        keeper: Keeper,
+        checkpoints: CheckpointWriter,
         watcher: Watcher,
         stop: StopRequest,
         stop_epoch: int,
@@ -72,7 +72,7 @@ class Trainer:
         self.evaluator = evaluator
         self.held_out = held_out
         self.tracker = tracker
-        self.keeper = keeper
+        self.checkpoints = checkpoints
         self.watcher = watcher
         self.stop = stop
         self.stop_epoch = stop_epoch
@@ -86,7 +86,7 @@ class Trainer:
         self._collapsed = False  # and the spec says that this ends the run
         self._elapsed_before = 0.0  # seconds of training before this process resumed it
         self._started = self._resumable_at = time.monotonic()
-        self._preserved = -1  # epoch of the newest resumable state
+        self._saved = -1  # epoch of the newest resumable state
         self._refused = 0
         self._tracked = tracker.seconds
         self._reset_sums()
@@ -108,13 +108,13 @@ class Trainer:
             if last or self.epoch % spec.train.log_interval == 0:
                 self._log()
             if numbered or time.monotonic() - self._resumable_at > RESUMABLE_SECONDS:
-                self.preserve()
+                self.save()
         if not self.stop and evaluated != self.epoch:
             self._evaluate()
         elif self.stop and evaluated != self.epoch:
-            self.keeper.deploy(self.algorithm.deployable_state(), self.epoch, self.env_steps, None)
-        if self._preserved != self.epoch:
-            self.preserve()
+            self.checkpoints.write(self.algorithm.deployable_state(), self.epoch, self.env_steps, None)
+        if self._saved != self.epoch:
+            self.save()
 
     @property
     def env_steps(self) -> int:
@@ -141,7 +141,7 @@ class Trainer:
         self._epochs_summed += 1
         self.epoch += 1
 
-    # --- what is told ------------------------------------------------------------------------------------------------
+    # --- what is logged ----------------------------------------------------------------------------------------------
 
     def _reset_sums(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -196,11 +196,11 @@ class Trainer:
             )
             self._refused = total
             if total > limit:
-                kept = self.keeper.files.checkpoint_epochs()
+                kept = self.checkpoints.files.checkpoint_epochs()
                 raise WorkFailed(
                     f"diverged by epoch {self.epoch}: {total} non-finite values ({where}); {limit} are allowed. "
                     + (
-                        f"The checkpoints in {self.keeper.files.checkpoints} are from before"
+                        f"The checkpoints in {self.checkpoints.files.checkpoints} are from before"
                         if kept
                         else "It was too early for a checkpoint"
                     )
@@ -229,13 +229,13 @@ class Trainer:
         metrics |= {name: value.item() for name, value in diagnostics.items()}
         self.tracker.log(metrics, self.env_steps)
         self.metrics |= metrics
-        self.keeper.deploy(self.algorithm.deployable_state(), self.epoch, self.env_steps, evaluation)
+        self.checkpoints.write(self.algorithm.deployable_state(), self.epoch, self.env_steps, evaluation)
 
-    def preserve(self) -> None:
+    def save(self) -> None:
         """Write everything that bit-exact continuation needs. Raises WorkFailed rather than keep a diverged state."""
         self._check_finite()
-        self.keeper.preserve(self.state_dict(), self.epoch, self.env_steps)
-        self._resumable_at, self._preserved = time.monotonic(), self.epoch
+        self.checkpoints.write_resumable(self.state_dict(), self.epoch, self.env_steps)
+        self._resumable_at, self._saved = time.monotonic(), self.epoch
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -249,7 +249,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "peak_reward": self.peak_reward,
                 "final_reward": self.final_reward,
-                "best_reward": self.keeper.best_reward,
+                "best_reward": self.checkpoints.best_reward,
                 "elapsed": self.elapsed,
                 "refused": self._refused,
                 "epochs_summed": self._epochs_summed,
@@ -265,7 +265,7 @@ class Trainer:
         self.epoch = counters["epoch"]
         self.peak_reward = counters["peak_reward"]
         self.final_reward = counters["final_reward"]
-        self.keeper.best_reward = counters["best_reward"]
+        self.checkpoints.best_reward = counters["best_reward"]
         self._elapsed_before = counters["elapsed"]
         self._refused = counters["refused"]
         self._epochs_summed = counters["epochs_summed"]

@@ -12,7 +12,7 @@ from ui_server import free_port, start_ui
 
 from flowmbpo.cli import ui
 from flowmbpo.errors import UserError
-from flowmbpo.tracking.first_view import experiment_tags
+from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
 

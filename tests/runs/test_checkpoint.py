@@ -205,12 +205,23 @@ def test_retention_keeps_interval_best_and_last(tmp_path):
     for epoch in (3, 5, 7, 10, 12, 13):
         for parent in (files.checkpoints, files.resume):
             (parent / epoch_folder(epoch)).mkdir(parents=True)
-    checkpoint.record_best(files, 7, 123.0)
+    for epoch, reward in ((3, 9.0), (5, 1.0), (7, 123.0), (10, float("nan")), (12, 123.0)):
+        manifest = {"evaluation": {"eval/mean_reward": reward}}
+        (files.checkpoint(epoch) / "manifest.json").write_text(json.dumps(manifest))
     checkpoint.keep(files, interval=5)
     assert files.checkpoint_epochs() == [5, 7, 10, 13]
     assert files.resume_epochs() == [13]
-    assert checkpoint.select(files, "best") == [7]
-    assert checkpoint.select(files, "last") == [13]
+    for which, epochs in (("best", [7]), ("last", [13]), ("10", [10]), ("all", [5, 7, 10, 13])):
+        assert [found.epoch for found in checkpoint.select(checkpoint.evaluated(files), which)] == epochs
+
+
+def test_where_nothing_was_evaluated_the_last_is_the_best():
+    candidates = [checkpoint.Evaluated(epoch, None) for epoch in (9, 4)]
+    assert checkpoint.select(candidates, "best") == candidates[:1]
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        checkpoint.select([], "best")
+    with pytest.raises(UserError, match=r"worst: the run .* best, last, all, 4, 9"):
+        checkpoint.select(candidates, "worst")
 
 
 @pytest.mark.parametrize("run_id", ["", "../x", "a/b", "a\\b", "..", "x" * 200, "a..b"])

@@ -36,7 +36,7 @@ world_model.simnorm_dim = 8
     assert spec_hash(spec_of(BODY)) == spec_hash(spec_of(other))
 
 
-def test_labels_and_surroundings_are_no_part_of_the_identity():
+def test_labels_and_resources_are_no_part_of_the_identity():
     changed = BODY.replace('"one"', '"two"').replace('"g"', '"h"') + (
         "[experiments.a.resources]\ncpus = 8\n[experiments.a.expected]\npeak_reward = [1, 2]\n"
     )

@@ -12,8 +12,8 @@ from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import MemoryTracker
 from flowmbpo.training import builder
+from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
-from flowmbpo.training.keeper import Keeper
 from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.signals import StopRequest
 from flowmbpo.training.trainer import Trainer
@@ -33,7 +33,7 @@ def make(
         evaluator=built.evaluator,
         held_out=built.held_out,
         tracker=tracker,
-        keeper=Keeper(RunFiles(tmp_path), experiment, 7, tracker),
+        checkpoints=CheckpointWriter(RunFiles(tmp_path), experiment, 7, tracker),
         watcher=QuietWatcher(),
         stop=StopRequest() if stop is None else stop,
         stop_epoch=stop_epoch or experiment.train.max_epochs,
@@ -101,7 +101,9 @@ def test_resuming_is_exact(tmp_path, k, kind, recipe):
     assert first.epoch == k
 
     second = make(tmp_path / "parts", experiment)
-    found, problems = checkpoint.newest(second.keeper.files.resume, second.keeper.files.resume_epochs(), "resume")
+    found, problems = checkpoint.newest(
+        second.checkpoints.files.resume, second.checkpoints.files.resume_epochs(), "resume"
+    )
     assert found is not None
     assert found.epoch == k
     assert not problems
@@ -121,7 +123,7 @@ def test_the_ant_resumes_exactly_too(tmp_path):
     first = make(tmp_path / "parts", experiment, stop_epoch=2)
     first.train()
     second = make(tmp_path / "parts", experiment)
-    found, _ = checkpoint.newest(second.keeper.files.resume, [2], "resume")
+    found, _ = checkpoint.newest(second.checkpoints.files.resume, [2], "resume")
     assert found is not None
     second.load_state_dict(found.load())
     second.train()
@@ -141,20 +143,21 @@ def test_same_seed_same_bits_and_another_seed_others(tmp_path):
 def test_what_is_kept(tmp_path):
     trainer = make(tmp_path, tiny())
     trainer.train()
-    files = trainer.keeper.files
+    files = trainer.checkpoints.files
     assert files.checkpoint_epochs() == [4, 8]
     assert files.resume_epochs() == [8]
     tracker = trainer.tracker
     assert isinstance(tracker, MemoryTracker)
     evaluated = {epoch: metrics["eval/mean_reward"] for _, epoch, _, metrics in tracker.checkpoints}
-    assert checkpoint.best_epoch(files) == max(evaluated, key=evaluated.__getitem__)
+    (best,) = checkpoint.select(checkpoint.evaluated(files), "best")
+    assert best.epoch == max(evaluated, key=evaluated.__getitem__)
     assert {step for step, _ in points(trainer)} == {epoch * 16 * 4 for epoch in (2, 4, 6, 8)}
 
 
 def test_a_checkpoint_gives_the_policy_that_was_evaluated(tmp_path):
     trainer = make(tmp_path, tiny(normalize_observations=True))
     trainer.train()
-    found = checkpoint.verify(trainer.keeper.files.checkpoint(8), "checkpoint")
+    found = checkpoint.verify(trainer.checkpoints.files.checkpoint(8), "checkpoint")
     again = trainer.evaluator(builder.load_policy(found, "cpu"))
     assert again.metrics() == found.manifest["evaluation"]
 
@@ -178,7 +181,7 @@ def test_divergence_is_counted_named_and_ends_the_run(tmp_path, part):
     with pytest.raises(WorkFailed, match=r"diverged by epoch 6.*(actor|critic|world_model|environment)"):
         trainer.train()
     # What was saved before is intact and finite.
-    found = checkpoint.verify(trainer.keeper.files.checkpoint(4), "checkpoint")
+    found = checkpoint.verify(trainer.checkpoints.files.checkpoint(4), "checkpoint")
     assert all(
         v.isfinite().all() for v in flat(found.load()).values() if isinstance(v, torch.Tensor) and v.is_floating_point()
     )
@@ -191,8 +194,8 @@ def test_time_limit_stops_and_leaves_a_resumable_state(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     trainer.train()
     assert 1 <= trainer.epoch < 10
-    assert trainer.keeper.files.resume_epochs() == [trainer.epoch]
-    assert trainer.keeper.files.checkpoint_epochs()[-1] == trainer.epoch
+    assert trainer.checkpoints.files.resume_epochs() == [trainer.epoch]
+    assert trainer.checkpoints.files.checkpoint_epochs()[-1] == trainer.epoch
 
 
 def test_what_a_point_tells_besides_losses(tmp_path):
@@ -266,7 +269,7 @@ def test_a_collapse_can_end_the_run(tmp_path, choice, epochs):
     trainer.env.statistics = lambda: {"train/episode_reward": next(rewards), "train/episode_length": 20.0}
     trainer.train()
     assert trainer.epoch == epochs
-    assert trainer.keeper.files.resume_epochs() == [epochs]
+    assert trainer.checkpoints.files.resume_epochs() == [epochs]
     tracker, watcher = trainer.tracker, trainer.watcher
     assert isinstance(tracker, MemoryTracker)
     assert isinstance(watcher, QuietWatcher)

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowmbpo.reports.replay.files import atomic
 from flowmbpo.reports.replay.raycast import MARK_EVERY, Camera, Ground, Palette, bodies, shadow
 from flowmbpo.runs.episode import Episode
+from flowmbpo.runs.files import output_file
 
 MP4_SIZE, MP4_FPS = (960, 540), 30
 GIF_SIZE, GIF_FPS = (480, 270), 20  # the time unit of GIF is 10 ms: 20 is exact, 30 is not
@@ -31,7 +31,7 @@ def write_mp4(episode: Episode, path: Path, progress: Progress = lambda done, to
     """Write a film that browsers play (H.264, yuv420p). Raises WorkFailed when the file cannot be written."""
     import av
 
-    with atomic(path) as temporary, av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
+    with output_file(path) as temporary, av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=MP4_FPS, options={"crf": "20", "preset": "medium"})
         stream.width, stream.height = MP4_SIZE
         stream.pix_fmt = "yuv420p"
@@ -48,7 +48,7 @@ def write_gif(episode: Episode, path: Path, progress: Progress = lambda done, to
     # One palette for all frames, without dithering: still pixels stay the same, which is what GIF compresses.
     palette = first.quantize(128, method=Image.Quantize.MEDIANCUT)
     rest = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
-    with atomic(path) as temporary:
+    with output_file(path) as temporary:
         palette.save(temporary, save_all=True, append_images=rest, duration=1000 // GIF_FPS, loop=0, disposal=1)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from flowmbpo.reports.replay.files import atomic
 from flowmbpo.runs.episode import Episode
+from flowmbpo.runs.files import output_file
 
 THREE_VERSION = "r187"
 _PAGE = Path(__file__).parent / "page"
@@ -24,7 +24,7 @@ def write_replay_html(episode: Episode, path: Path) -> None:
 
     Raises WorkFailed when the file cannot be written.
     """
-    with atomic(path) as temporary:
+    with output_file(path) as temporary:
         temporary.write_text(replay_html(episode), encoding="utf-8")
 
 

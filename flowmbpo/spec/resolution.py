@@ -1,4 +1,4 @@
-"""One experiment: inherit, check, judge. Turns a fragment of a registry (or `--set`) into a spec, or into problems.
+"""One experiment: inherit, check, judge. Turns a layer of a registry (or `--set`) into a spec, or into problems.
 
 Not here: which entries there are and in which order (`loader`), and what the rules say (`rules`, `estimates`).
 """
@@ -10,26 +10,26 @@ from dataclasses import dataclass
 
 from flowmbpo.spec import estimates, fields, rules
 from flowmbpo.spec.diagnosis import diagnose
-from flowmbpo.spec.inheritance import Fragment, Inherited, merge
+from flowmbpo.spec.inheritance import Inherited, Layer, merge
 from flowmbpo.spec.problems import Collector, Problem, plain, visible
 from flowmbpo.spec.schema import Experiment
 
-CONTROLS = ("extends", "abstract")  # keys of an entry that are about the entry, not about the experiment
+ENTRY_KEYS = ("extends", "abstract")  # keys of an entry that are about the entry, not about the experiment
 _NOT_INHERITED = ("name", "aliases", "description")
 
 
 @dataclass
 class Entry:
-    """One entry of the registry, settled. `spec` is None for abstract and for wrong ones."""
+    """One entry of the registry, resolved. `spec` is None for abstract and for wrong ones."""
 
     name: str
     inherited: Inherited
-    fragment: Fragment
+    layer: Layer
     abstract: bool
     spec: Experiment | None
 
 
-def heritage(parent: Inherited) -> Inherited:
+def inheritable(parent: Inherited) -> Inherited:
     """What a child gets: everything except who the parent is."""
     return Inherited(
         {key: value for key, value in parent.values.items() if key not in _NOT_INHERITED},
@@ -38,18 +38,18 @@ def heritage(parent: Inherited) -> Inherited:
     )
 
 
-def settle(
-    name: str, base: Inherited, fragment: Fragment, collector: Collector, whole: bool
+def resolve(
+    name: str, base: Inherited, layer: Layer, collector: Collector, whole: bool
 ) -> tuple[Experiment | None, Inherited]:
     """Merge, check and judge one experiment. `whole`: required keys must be there and rules must hold."""
-    merged = merge(Experiment, base, fragment)
-    diagnosis = diagnose(Experiment, merged.values, CONTROLS)
+    merged = merge(Experiment, base, layer)
+    diagnosis = diagnose(Experiment, merged.values, ENTRY_KEYS)
     sound = True
     for finding in diagnosis.findings:
         if finding.missing and (not whole or merged.is_unsound(finding.path)):
             continue
         sound = False
-        place = (fragment.place_of_key if finding.at_key or finding.missing else fragment.place_of_value)(finding.path)
+        place = (layer.place_of_key if finding.at_key or finding.missing else layer.place_of_value)(finding.path)
         collector.add(Problem(place, finding.message, finding.hint, name, finding.key, plain(finding.value)))
     for finding in diagnosis.findings:
         path = tuple(part for part in finding.path if isinstance(part, str))
@@ -62,13 +62,11 @@ def settle(
         merged.forget_what_is_gone()
     spec = diagnosis.model if isinstance(diagnosis.model, Experiment) else None
     if whole:
-        apply_rules(name, merged, spec, fragment, collector)
+        apply_rules(name, merged, spec, layer, collector)
     return (spec if sound else None), merged
 
 
-def apply_rules(
-    name: str, inherited: Inherited, spec: Experiment | None, fragment: Fragment, collector: Collector
-) -> None:
+def apply_rules(name: str, inherited: Inherited, spec: Experiment | None, layer: Layer, collector: Collector) -> None:
     values = fields.values_with_defaults(Experiment, inherited.values)
     values = {key: value for key, value in values.items() if not inherited.is_unsound(tuple(key.split(".")))}
     verdicts: Iterable[rules.Verdict] = rules.judge(values)
@@ -76,7 +74,7 @@ def apply_rules(
         verdicts = [*verdicts, *estimates.judge(spec)]
     for verdict in verdicts:
         origins = {key: inherited.origin(key) for key in (verdict.key, *verdict.also)}
-        own = [key for key, at in origins.items() if at.place is not None and at.entry == fragment.entry]
+        own = [key for key, at in origins.items() if at.place is not None and at.entry == layer.entry]
         blamed = own[0] if own else verdict.key
         origin = origins[blamed]
         message = verdict.message if blamed == verdict.key else f"{verdict.key} {verdict.message}"
@@ -84,5 +82,5 @@ def apply_rules(
         if origin.entry is not None and origin.entry != name:
             inherited_from = f"inherited from {visible(origin.entry)}"
             hint = f"{hint} ({inherited_from})" if hint else inherited_from
-        place = origin.place or fragment.place_of_key(())
+        place = origin.place or layer.place_of_key(())
         collector.add(Problem(place, message, hint, name, blamed, plain(values.get(blamed)), verdict.severity))

@@ -1,4 +1,4 @@
-"""Writes a run's checkpoints and resumable states and tells the tracker; decides which are kept, not when to write."""
+"""Writes a run's checkpoints and resumable states and reports them to the tracker; not when to write, nor the files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowmbpo.training.continuation import code_versions
 from flowmbpo.training.evaluator import Evaluation, protocol
 
 
-class Keeper:
+class CheckpointWriter:
     """The checkpoints of one run."""
 
     def __init__(
@@ -38,20 +38,19 @@ class Keeper:
             "experiment": experiment.model_dump(mode="json"),
         }
 
-    def deploy(self, state: Mapping[str, Any], epoch: int, env_steps: int, evaluation: Evaluation | None) -> None:
-        """Write a deployable checkpoint; with an evaluation it may become the best one."""
+    def write(self, state: Mapping[str, Any], epoch: int, env_steps: int, evaluation: Evaluation | None) -> None:
+        """Write a deployable checkpoint; with an evaluation it may be the best one."""
         self._check_folder()
         metrics = evaluation.metrics() if evaluation else {}
         about = {**self._about, "epoch": epoch, "env_steps": env_steps, "evaluation": metrics}
         path = checkpoint.save(self.files.checkpoint(epoch), state, kind="checkpoint", about=about)
         if evaluation and evaluation.mean_reward > self.best_reward:
             self.best_reward = evaluation.mean_reward
-            checkpoint.record_best(self.files, epoch, evaluation.mean_reward)
         checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)
         how = protocol(evaluation.seed, evaluation.episodes).tags() if evaluation else {}
         self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics, tags=how)
 
-    def preserve(self, state: Mapping[str, Any], epoch: int, env_steps: int) -> None:
+    def write_resumable(self, state: Mapping[str, Any], epoch: int, env_steps: int) -> None:
         """Write a resumable state; earlier ones go once this one is complete."""
         self._check_folder()
         about = {**self._about, "epoch": epoch, "env_steps": env_steps}
