@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from point import train_point
 
+from flowmbpo.errors import UserError
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
 
@@ -135,8 +136,7 @@ def test_a_broken_checkpoint_fails_and_leaves_nothing(flowmbpo, here, run_id):
 
 
 def test_the_replay_of_a_finished_run(here, run_id):
-    from flowmbpo.errors import UserError
-from flowmbpo.cli.render import replay_of
+    from flowmbpo.cli.render import replay_of
     from flowmbpo.runs.layout import RunFiles
 
     files = RunFiles.of(run_id)
