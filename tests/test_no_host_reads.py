@@ -24,7 +24,7 @@ from flowmbpo.training.episodes import EpisodeRecorder
 
 REGISTRY = load_registry(Path(__file__).resolve().parents[1] / "experiments.toml")
 META = torch.device("meta")
-FEW = ["train.wm_updates=1", "train.wm_first_updates=2", "critic.passes=1", "actor.updates=1"]
+FEW = ["train.wm_first_epoch=1", "train.wm_updates=1", "train.wm_first_updates=2", "critic.passes=1", "actor.updates=1"]
 
 
 class ShapesOnly:
@@ -34,6 +34,7 @@ class ShapesOnly:
 
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         self.num_envs, self.obs_dim, self.action_dim = num_envs, spec.observation_dim, spec.action_dim
+        self.episode_length = spec.episode_length
 
     def reset(self):
         return torch.zeros(self.num_envs, self.obs_dim, device=META)

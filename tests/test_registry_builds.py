@@ -26,12 +26,13 @@ def compare(spec):
         "dynamics": size(model.dynamics),
         "reward": size(model.reward_head),
         "continuation": size(model.continuation_head),
+        "decoder": size(model.decoder),
         "actor": size(build_actor(spec.actor, latent, env.action_dim)),
         "critics": size(build_critic(spec.critic, latent)),
-        "world_model": size(model),
+        "world_model": size(model) - size(model.continuation_head) - size(model.decoder),
     }
     assert built == {part: count for part, count in counts.as_dict().items() if part != "total"}
-    assert counts.total == built["world_model"] + built["actor"] + built["critics"]
+    assert counts.total == size(model) + built["actor"] + built["critics"]
 
 
 @pytest.mark.parametrize("name", REGISTRY.names())
@@ -56,6 +57,8 @@ def test_counts_of_real_networks(name):
             "5M-baseline",
             ["world_model.encoder=observation", "world_model.encoder_units=[]", "world_model.latent_dim=37"],
         ),
+        ("5M-baseline", ["world_model.step=logit_residual", "world_model.decoder_units=[64, 32]"]),
+        ("5M-flow-v2", ["world_model.step=logit_residual", "world_model.decoder_units=[64]"]),
         ("mini-baseline", ["world_model.reward_head=two_hot"]),
         ("mini-baseline", ["world_model.continuation_units=[32, 16]"]),
         ("mini-baseline", ["critic.ensemble=5", "actor.units=[24]", "critic.units=[24, 16, 8]"]),

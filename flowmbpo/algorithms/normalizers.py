@@ -87,18 +87,31 @@ class ObservationNormalizer:
 
 
 class Scale:
-    """x -> x / running standard deviation of x, or x itself. A factor only: zero stays zero and order stays order."""
+    """x -> x / running standard deviation of x, or x itself. A factor only: zero stays zero and order stays order.
+
+    An outlier, further than `OUTLIER` times what is usual from the batch's median, does not enter the statistics: one
+    broken reward would otherwise make all others vanish. It is counted.
+    """
 
     MIN = 1e-2
+    OUTLIER = 100.0
 
     def __init__(self, kind: Literal["running_std", "none"], device: torch.device) -> None:
         self.kind = kind
         self.moments = RunningMoments((), device)
+        self.outliers = torch.zeros((), dtype=torch.long, device=device)
 
+    @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in `x` of any shape."""
-        if self.kind == "running_std":
-            self.moments.update(x)
+        x = x.detach().flatten()
+        middle = x.median()
+        distance = (x - middle).abs()
+        usual = torch.maximum(torch.quantile(distance, 0.99), self._std)
+        # Where nothing ever varied, the first variation is no outlier.
+        ordinary = (distance <= self.OUTLIER * usual) | (usual == 0)
+        self.outliers += (~ordinary).sum()
+        self.moments.update(torch.where(ordinary, x, middle))
 
     @property
     def value(self) -> Tensor:
@@ -107,11 +120,22 @@ class Scale:
             return torch.ones((), device=self.moments.mean.device)
         return self.moments.std.clamp_min(self.MIN)
 
+    @property
+    def center(self) -> Tensor:
+        """The running mean of the scaled values, a 0-d tensor; 0 before anything was seen."""
+        return self.moments.mean.float() / self.value
+
     def __call__(self, x: Tensor) -> Tensor:
         return x if self.kind == "none" else x / self.value
 
+    @property
+    def _std(self) -> Tensor:
+        return torch.where(self.moments.count > 0, self.moments.std, 0.0)
+
     def state_dict(self) -> dict[str, Any]:
-        return self.moments.state_dict()
+        return {**self.moments.state_dict(), "outliers": self.outliers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.moments.load_state_dict(state)
+        if "outliers" in state:  # not in those of 0.1.0
+            self.outliers.copy_(state["outliers"])

@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowmbpo.algorithms.experience import Collector
 from flowmbpo.algorithms.held_out import HeldOut
@@ -85,14 +85,16 @@ class PWM:
         self.reward_scale = Scale(train.reward_scaling, self.device)
         self.return_scale = Scale("running_std", self.device)
 
-        def optimizer(parameters: Any, rate: float, norm: float) -> GuardedAdam:
-            return GuardedAdam(list(parameters), learning_rate=rate, betas=train.adam_betas, grad_norm=norm)
+        def optimizer(network: nn.Module, rate: float, betas: tuple[float, float], norm: float) -> GuardedAdam:
+            return GuardedAdam(list(network.parameters()), learning_rate=rate, betas=betas, grad_norm=norm)
 
         self.optimizers = {
-            "actor": optimizer(actor.parameters(), actor_spec.learning_rate, actor_spec.grad_norm),
-            "critic": optimizer(critic.parameters(), critic_spec.learning_rate, critic_spec.grad_norm),
-            "world_model": optimizer(world_model.parameters(), train.wm_learning_rate, train.wm_grad_norm),
+            "actor": optimizer(actor, actor_spec.learning_rate, train.adam_betas, actor_spec.grad_norm),
+            "critic": optimizer(critic, critic_spec.learning_rate, train.adam_betas, critic_spec.grad_norm),
+            "world_model": optimizer(world_model, train.wm_learning_rate, train.wm_adam_betas, train.wm_grad_norm),
         }
+        # What a reward of 1 in every step of an episode is worth.
+        self._steady_value = sum(train.gamma**t for t in range(env.episode_length))
         self._bad_steps = torch.zeros((), dtype=torch.long, device=self.device)
         self.epoch = 0
         self.world_model_updates = 0
@@ -141,22 +143,24 @@ class PWM:
         """Evaluations of the dynamics network per epoch, one per state: what flows with more substeps pay for."""
         dynamics, train = self.world_model.dynamics, self.train
         imagined = self.actor_spec.updates * self.rollouts_per_actor_update * train.horizon
-        replayed = train.wm_updates * train.wm_batch_size * train.sequence_length
-        per_step = dynamics.evaluations_per_step
-        return round(imagined * per_step + replayed * (per_step + dynamics.loss_evaluations))
+        per_step, length = dynamics.evaluations_per_step, train.sequence_length
+        unrolled = length if self.world_model.learns_from_last_state else length - 1
+        replayed = train.wm_updates * train.wm_batch_size * (unrolled * per_step + length * dynamics.loss_evaluations)
+        return round(imagined * per_step + replayed)
 
     def counters(self) -> dict[str, float]:
         """How far learning is: rates, updates, stored transitions. Synchronises."""
         return {
             **{f"lr/{name}": optimizer.learning_rate for name, optimizer in self.optimizers.items()},
             "train/updates": float(self.world_model_updates),
+            "train/outlying_rewards": float(self.reward_scale.outliers),
             "train/replay_transitions": float(len(self.collector.replay)),
         }
 
     @property
     def _model_is_trained(self) -> bool:
-        """Before its first updates the model has no gradient worth following: the policy stays as it began."""
-        return self.world_model_updates > 0
+        """Before its many first updates the model has no gradient worth following: actor and critic rest."""
+        return self._caught_up
 
     # --- rollout -----------------------------------------------------------------------------------------------------
 
@@ -175,6 +179,7 @@ class PWM:
         self._bad_steps += experience.nonfinite()
         self.observations.update(experience.obs)
         self.reward_scale.update(experience.rewards)
+        self._center_regression()
         with torch.no_grad():
             predicted = self.world_model.reward(self.encode(experience.obs), experience.actions)
         fit = reward_fit(predicted * self.reward_scale.value, experience.rewards)
@@ -183,6 +188,15 @@ class PWM:
             "train/reward_scale": self.reward_scale.value,
             "train/policy_entropy": self.actor.entropy_before_tanh().detach(),
         }
+
+    def _center_regression(self) -> None:
+        """Untrained heads predict the mean reward so far, and the value of earning it for a whole episode.
+
+        The task does not change: what is predicted is the reward as it is, and an episode's end is still worth 0.
+        """
+        if self.train.regression == "centered":
+            self.world_model.reward_offset.copy_(self.reward_scale.center)
+            self.critic.offset.copy_(self.reward_scale.center * self._steady_value)
 
     def encode(self, obs: Tensor) -> Tensor:
         """Latent of a raw observation: `[..., O]` -> `[..., Z]`."""
@@ -281,6 +295,8 @@ class PWM:
                 batch.actions,
                 self.reward_scale(batch.rewards),
                 discount=self.train.gamma,
+                reward_weight=self.train.wm_reward_weight,
+                decoder_weight=self.train.wm_decoder_weight,
                 terminated=batch.terminated,
                 generator=self.generator,
             )
@@ -323,6 +339,7 @@ class PWM:
         self.critic.load_state_dict(state["critic"])
         self.observations.load_state_dict(state["observations"])
         self.reward_scale.load_state_dict(state["reward_scale"])
+        self._center_regression()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything an exact continuation needs besides the environment; between epochs, not inside one."""

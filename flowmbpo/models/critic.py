@@ -46,7 +46,9 @@ class EnsembleBlock(nn.Module):
 
 
 class Critic(nn.Module):
-    """`ensemble` independent value functions of z."""
+    """`ensemble` independent value functions of z, each a network's output plus `offset`, which its owner sets."""
+
+    offset: Tensor
 
     def __init__(self, *, latent_dim: int, units: Sequence[int], activation: str, ensemble: int) -> None:
         super().__init__()
@@ -56,11 +58,12 @@ class Critic(nn.Module):
             *(EnsembleBlock(ensemble, a, b, find_activation(activation)) for a, b in itertools.pairwise(widths))
         )
         self.head = EnsembleLinear(ensemble, widths[-1], 1)
+        self.register_buffer("offset", torch.zeros(()), persistent=False)
 
     def values(self, z: Tensor) -> Tensor:
         """Value of every member: z `[..., Z]` -> `[E, ...]`."""
         flat = z.reshape(1, -1, z.shape[-1]).expand(self.ensemble, -1, -1)
-        return at_least_float32(self.head(self.trunk(flat))).view(self.ensemble, *z.shape[:-1])
+        return at_least_float32(self.head(self.trunk(flat))).view(self.ensemble, *z.shape[:-1]) + self.offset
 
     def min(self, z: Tensor) -> Tensor:
         """The smallest member's value: z `[..., Z]` -> `[...]`."""

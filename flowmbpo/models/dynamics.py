@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowmbpo.models.activations import group_softmax
 from flowmbpo.models.layers import (
     NormedLinear,
     NormedMLP,
@@ -22,11 +23,23 @@ from flowmbpo.models.layers import (
     init_truncated_normal_,
 )
 
+RESIDUAL_STD = 0.002
+"""Of the last layer's initial weights where it predicts a change: an untrained step changes next to nothing."""
+
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean over features of the squared difference: `[..., Z]`, `[..., Z]` -> `[...]`."""
     # Not `mean`: its gradient is a tensor of the input's size, that of `sum` a view.
     return F.mse_loss(prediction, target, reduction="none").sum(-1) / target.shape[-1]
+
+
+FLOOR = 1e-8
+"""Of a probability whose logarithm is taken: below it, a feature could never come back."""
+
+
+def move_on_simplex(z: Tensor, change: Tensor, simnorm_dim: int) -> Tensor:
+    """SimNorm(log z + change): z `[..., Z]` with its features multiplied by exp(change), on the simplices again."""
+    return group_softmax(z.clamp_min(FLOOR).log() + change, simnorm_dim)
 
 
 class Dynamics(nn.Module, ABC):
@@ -37,6 +50,9 @@ class Dynamics(nn.Module, ABC):
 
     loss_evaluations: float
     """Further network evaluations per sample of one call of `loss` that is given `z_next`."""
+
+    learns_from_prediction: bool
+    """Whether `loss` uses `z_next`."""
 
     @abstractmethod
     def next(self, z: Tensor, action: Tensor) -> Tensor:
@@ -63,12 +79,14 @@ class MLPDynamics(Dynamics):
     """z' = SimNorm(LayerNorm(Linear(normed layers on [z, a]))), as in TD-MPC2 (arXiv 2310.16828).
 
     Where the latent is no simplex (`simnorm_dim` None: the normalised observation itself) the last layer is a plain
-    Linear. With `residual` it is the change, z' = z + f(z, a), and starts ten times smaller: an untrained model then
-    says that little changes, which is nearly true of one control step.
+    Linear. With `residual` it is a plain Linear too and means the change, z' = z + f(z, a), or on simplices
+    z' = SimNorm(log z + f(z, a)); it starts ten times smaller: an untrained model then says that little changes, which
+    is nearly true of one control step.
     """
 
     evaluations_per_step = 1
     loss_evaluations = 0.0
+    learns_from_prediction = True
 
     def __init__(
         self,
@@ -82,25 +100,23 @@ class MLPDynamics(Dynamics):
     ) -> None:
         super().__init__()
         check_groups(latent_dim, simnorm_dim)
-        if residual and simnorm_dim is not None:
-            raise ValueError(
-                "residual dynamics would leave the simplex of a SimNorm latent; they need an observation latent"
-            )
-        self.residual = residual
+        self.simnorm_dim, self.residual = simnorm_dim, residual
         self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim)
         self.head: nn.Module
-        if simnorm_dim is None:
+        if simnorm_dim is None or residual:
             self.head = nn.Linear(units[-1], latent_dim)
         else:
             self.head = NormedLinear(units[-1], latent_dim, SimNorm(simnorm_dim))
         init_truncated_normal_(self)
         if residual:
-            init_truncated_normal_(self.head, std=0.002)
+            init_truncated_normal_(self.head, std=RESIDUAL_STD)
 
     def next(self, z: Tensor, action: Tensor) -> Tensor:
         """See `Dynamics.next`."""
         out = at_least_float32(self.head(self.trunk(z, action)))
-        return z + out if self.residual else out
+        if not self.residual:
+            return out
+        return z + out if self.simnorm_dim is None else move_on_simplex(z, out, self.simnorm_dim)
 
     def loss(
         self,

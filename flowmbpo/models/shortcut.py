@@ -27,7 +27,6 @@ class ShortcutDynamics(FlowDynamics):
     """
 
     conditions = 2
-    loss_evaluations = 1.0 + 3.0 / CONSISTENCY_SHARE
 
     def __init__(
         self,
@@ -40,6 +39,7 @@ class ShortcutDynamics(FlowDynamics):
         integrator: str,
         substeps: int,
         tau_sampling: str,
+        residual: bool,
     ) -> None:
         if integrator != "euler" or substeps not in SUBSTEPS:
             raise ValueError(
@@ -55,7 +55,10 @@ class ShortcutDynamics(FlowDynamics):
             substeps=substeps,
             tau_sampling=tau_sampling,
             velocity="endpoint",
+            residual=residual,
+            objective="matching",
         )
+        self.loss_evaluations += 3.0 / CONSISTENCY_SHARE
 
     def condition(self, tau: Tensor, step: Tensor) -> Tensor:
         """tau and the length of the step `[..., 2]`."""

@@ -14,9 +14,16 @@ from torch import Tensor, nn
 
 from flowmbpo.models.activations import find_activation
 from flowmbpo.models.diagnostics import correlation
-from flowmbpo.models.dynamics import Dynamics
+from flowmbpo.models.dynamics import Dynamics, squared_error
 from flowmbpo.models.heads import Continuation, Head
-from flowmbpo.models.layers import NormedLinear, SimNorm, check_groups, init_truncated_normal_
+from flowmbpo.models.layers import (
+    NormedLinear,
+    NormedMLP,
+    SimNorm,
+    at_least_float32,
+    check_groups,
+    init_truncated_normal_,
+)
 
 
 class Encoder(nn.Sequential):
@@ -35,11 +42,31 @@ class Encoder(nn.Sequential):
         init_truncated_normal_(self)
 
 
+class Decoder(nn.Module):
+    """The (normalised) observation from a latent: `[..., Z]` -> `[..., O]`.
+
+    Only its gradient is of use: it keeps in the latent, and in the latents that the dynamics predict, what an
+    observation says.
+    """
+
+    def __init__(self, *, latent_dim: int, units: Sequence[int], obs_dim: int, activation: str) -> None:
+        super().__init__()
+        self.trunk = NormedMLP(latent_dim, units, activation)
+        self.last = nn.Linear(units[-1], obs_dim)
+        init_truncated_normal_(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`[..., Z]` -> `[..., O]`, float32."""
+        return at_least_float32(self.last(self.trunk(z)))
+
+
 class WorldModel(nn.Module):
-    """Encoder, dynamics, reward head and (optional) continuation head, trained together.
+    """Encoder, dynamics, reward head and (optional) continuation head and decoder, trained together.
 
     `encoder` is an `Encoder`, or `nn.Identity()` where the latent is the observation itself (normalised by the caller).
     """
+
+    reward_offset: Tensor
 
     def __init__(
         self,
@@ -48,6 +75,7 @@ class WorldModel(nn.Module):
         dynamics: Dynamics,
         reward_head: Head,
         continuation_head: Continuation | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -56,6 +84,9 @@ class WorldModel(nn.Module):
         self.dynamics = dynamics
         self.reward_head = reward_head
         self.continuation_head = continuation_head
+        self.decoder = decoder
+        # The reward that an untrained head predicts: its owner sets it, and knows it again after a restart.
+        self.register_buffer("reward_offset", torch.zeros(()), persistent=False)
 
     def encode(self, obs: Tensor) -> Tensor:
         """Latent of an observation: `[..., O]` -> `[..., Z]`."""
@@ -67,7 +98,7 @@ class WorldModel(nn.Module):
 
     def reward(self, z: Tensor, action: Tensor) -> Tensor:
         """Predicted (scaled) reward of taking `action` in `z`: `[...]`."""
-        return self.reward_head(z, action)
+        return self.reward_head(z, action) + self.reward_offset
 
     def continuation(self, z: Tensor, action: Tensor) -> Tensor:
         """Probability that the episode does not terminate with this step: `[...]`, 1 without a continuation head."""
@@ -85,6 +116,11 @@ class WorldModel(nn.Module):
             states.append(self.dynamics.next(states[-1], action))
         return states
 
+    @property
+    def learns_from_last_state(self) -> bool:
+        """Whether the loss looks at the state after a sequence's last action; if not, it is not computed."""
+        return self.dynamics.learns_from_prediction or self.decoder is not None
+
     def loss(
         self,
         obs: Tensor,
@@ -92,41 +128,46 @@ class WorldModel(nn.Module):
         rewards: Tensor,
         *,
         discount: float,
+        reward_weight: float,
+        decoder_weight: float,
         terminated: Tensor | None = None,
-        target_encoder: nn.Module | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Autoregressive loss from e(o_0) over sub-sequences of one episode each.
 
-        dynamics_loss = (1/T) sum_t discount^t l_t, reward_loss = (1/T) mean_t discount^t l^r_t, continuation_loss
-        like the reward's, each the mean over the batch; l_t compares with stop-gradient encodings of o_{t+1}.
+        dynamics_loss = mean_t discount^t l_t, reward_loss = reward_weight mean_t discount^t l^r_t, continuation_loss
+        like the reward's, decoder_loss = decoder_weight times the mean over the encoded and all predicted states, each
+        the mean over the batch; l_t compares with stop-gradient encodings of o_{t+1}.
 
         obs: `[T + 1, B, O]`. actions: `[T, B, A]`. rewards: `[T, B]`, scaled by the caller.
         terminated: `[T, B]`, true where the transition ended the episode; needed iff there is a continuation head.
-        target_encoder: gives the targets in place of the model's own encoder (a moving average, for instance).
         Returns the total and its detached parts, with `reward_correlation` (predicted with real) beside them.
         """
         with torch.no_grad():
-            targets = (target_encoder or self.encoder)(obs[1:])
-        states = self._states(self.encoder(obs[0]), actions)
-        # Not slices of one tensor: the gradient of each would fill a tensor of that size and add it up.
-        latents, following = torch.stack(states[:-1]), torch.stack(states[1:])
-
+            targets = self.encoder(obs[1:])
         steps = len(actions)
-        weights = discount ** torch.arange(steps, device=obs.device, dtype=rewards.dtype)
+        states = self._states(self.encoder(obs[0]), actions if self.learns_from_last_state else actions[:-1])
+        # Not slices of one tensor: the gradient of each would fill a tensor of that size and add it up.
+        latents = torch.stack(states[:steps])
+        following = torch.stack(states[1:]) if self.dynamics.learns_from_prediction else None
+        discounts = discount ** torch.arange(steps + 1, device=obs.device, dtype=rewards.dtype)
 
-        def discounted_sum(loss_TB: Tensor) -> Tensor:
-            return (weights * loss_TB.mean(1)).sum()  # not a matrix product: autocast would round it
+        def discounted_mean(loss_TB: Tensor) -> Tensor:
+            length = len(loss_TB)
+            return (discounts[:length] * loss_TB.mean(1)).sum() / length  # no matrix product: autocast would round it
 
         step_loss = self.dynamics.loss(latents, actions, targets, z_next=following, generator=generator)
-        parts = {"dynamics_loss": discounted_sum(step_loss) / steps}
-        reward_loss, predicted = self.reward_head.loss(latents, actions, rewards)
-        parts["reward_loss"] = discounted_sum(reward_loss) / steps**2
+        parts = {"dynamics_loss": discounted_mean(step_loss)}
+        reward_loss, predicted = self.reward_head.loss(latents, actions, rewards - self.reward_offset)
+        parts["reward_loss"] = reward_weight * discounted_mean(reward_loss)
         if self.continuation_head is not None:
             if terminated is None:
                 raise ValueError("this world model has a continuation head: loss needs `terminated` [T, B]")
             goes_on, _ = self.continuation_head.loss(latents, actions, 1.0 - terminated.to(rewards.dtype))
-            parts["continuation_loss"] = discounted_sum(goes_on) / steps**2
+            parts["continuation_loss"] = reward_weight * discounted_mean(goes_on)
+        if self.decoder is not None:
+            error = squared_error(self.decoder(torch.stack(states)), obs)
+            parts["decoder_loss"] = decoder_weight * discounted_mean(error)
 
         total = torch.stack(tuple(parts.values())).sum()
         detached = {name: value.detach() for name, value in parts.items()}

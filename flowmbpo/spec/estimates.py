@@ -72,11 +72,16 @@ def _evaluations_per_step(spec: Experiment) -> int:
 
 
 def _loss_evaluations(spec: Experiment) -> float:
-    """Evaluations that the dynamics loss adds to those of the step: matching 1, shortcut 3 more on a quarter of it."""
+    """Evaluations that the dynamics loss adds to those of the step, per transition of a sequence.
+
+    Matching costs 1, a shortcut 3 more on a quarter of them. Who learns from nothing else does not integrate the last.
+    """
     model = spec.world_model
-    if not isinstance(model, FlowWorldModelSpec):
+    if not isinstance(model, FlowWorldModelSpec) or model.objective == "prediction":
         return 0
-    return 1.75 if model.velocity == "shortcut" else 1
+    added = 1.75 if model.velocity == "shortcut" else 1.0
+    spared = model.objective == "matching" and not model.decoder_units
+    return added - spared * _evaluations_per_step(spec) / spec.train.sequence_length
 
 
 def estimate(spec: Experiment) -> Estimate:
@@ -89,6 +94,7 @@ def estimate(spec: Experiment) -> Estimate:
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1
     reward = _Net([latent + action, *(model.reward_units or model.units), bins])
     goes_on = _Net([latent + action, *model.continuation_units, 1] if model.continuation_units else [0])
+    decoder = _Net([latent, *model.decoder_units, env.observation_dim] if model.decoder_units else [0])
     actor = _Net([latent, *spec.actor.units, action])
     value = _Net([latent, *critic.units, 1])
 
@@ -107,11 +113,11 @@ def estimate(spec: Experiment) -> Estimate:
     actor_flop += steps * (encoder.flop + actor.flop)
     valued = steps if critic.targets == "real" else imagined
     critic_flop = critic.ensemble * value.flop * valued * (3 * critic.passes + 1)
-    heads = reward.flop + goes_on.flop
+    heads = reward.flop + goes_on.flop + decoder.flop
     update = fitted * (3 * (dynamics.flop * learnt + heads) + encoder.flop) + train.wm_batch_size * 3 * encoder.flop
     kept_by_heads = reward.kept + goes_on.kept
     step_kept = dynamics.kept + (_KEPT_PER_STAGE * latent if is_flow else 0)
-    kept_by_update = fitted * (step_kept * learnt + kept_by_heads) + train.wm_batch_size * encoder.kept
+    kept_by_update = fitted * (step_kept * learnt + kept_by_heads + decoder.kept) + train.wm_batch_size * encoder.kept
     kept_by_rollout = imagined * (step_kept * evaluations + kept_by_heads + actor.kept)
 
     bytes_per_feature = 3 if train.precision == "bfloat16" else 4  # norms and softmax stay in float32

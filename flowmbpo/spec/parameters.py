@@ -22,18 +22,19 @@ class ParameterCounts:
     dynamics: int
     reward: int
     continuation: int
+    decoder: int
     actor: int
     critics: int
 
     @property
     def world_model(self) -> int:
-        """Encoder, dynamics and heads: what the nominal size of a family is about."""
-        return self.encoder + self.dynamics + self.reward + self.continuation
+        """Encoder, dynamics and reward: what the nominal size of a family is about."""
+        return self.encoder + self.dynamics + self.reward
 
     @property
     def total(self) -> int:
         """Everything that is trained."""
-        return self.world_model + self.actor + self.critics
+        return sum(asdict(self).values())
 
     def as_dict(self) -> dict[str, int]:
         """Per part, with the sums `world_model` and `total`."""
@@ -60,14 +61,18 @@ def count_parameters(spec: Experiment) -> ParameterCounts:
     if isinstance(model, FlowWorldModelSpec):
         inputs = 2 if model.velocity == "shortcut" else 1  # tau, and the length of the step
         dynamics += inputs * model.units[0]
-    if model.encoder != "mlp" or (isinstance(model, FlowWorldModelSpec) and model.velocity == "linear"):
-        dynamics -= 2 * latent  # the last layer ends on no simplex and has no LayerNorm
+    linear_velocity = isinstance(model, FlowWorldModelSpec) and model.velocity == "linear"
+    if model.encoder != "mlp" or linear_velocity or model.step == "logit_residual":
+        dynamics -= 2 * latent  # the last layer has no LayerNorm: it ends on no simplex, or is a change of one
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1
     reward_units = model.reward_units or model.units
     reward = normed([joint, *reward_units]) + linear(reward_units[-1], bins)
     continuation = 0
     if model.continuation_units:
         continuation = normed([joint, *model.continuation_units]) + linear(model.continuation_units[-1], 1)
+    decoder = 0
+    if model.decoder_units:
+        decoder = normed([latent, *model.decoder_units]) + linear(model.decoder_units[-1], env.observation_dim)
     actor = normed([latent, *spec.actor.units]) + linear(spec.actor.units[-1], env.action_dim) + env.action_dim
     critic = normed([latent, *spec.critic.units]) + linear(spec.critic.units[-1], 1)
-    return ParameterCounts(encoder, dynamics, reward, continuation, actor, spec.critic.ensemble * critic)
+    return ParameterCounts(encoder, dynamics, reward, continuation, decoder, actor, spec.critic.ensemble * critic)

@@ -124,6 +124,68 @@ def _encoder_units(v: Values) -> Iterator[Verdict]:
         )
 
 
+def _simplex_only(v: Values) -> Iterator[Verdict]:
+    if v["world_model.encoder"] != "observation":
+        return
+    if v["world_model.step"] != "absolute":
+        yield Verdict(
+            "world_model.step",
+            'must be "absolute" where world_model.encoder = "observation": an observation lies on no simplex, and its '
+            "predicted change is added to it anyway",
+            "remove the key",
+            also=("world_model.encoder",),
+        )
+    if v["world_model.decoder_units"]:
+        yield Verdict(
+            "world_model.decoder_units",
+            'must be empty where world_model.encoder = "observation": there is nothing to reconstruct',
+            "write decoder_units = []",
+            also=("world_model.encoder",),
+        )
+
+
+def _logit_residual_flow(v: Values) -> Iterator[Verdict]:
+    if v["world_model.step"] == "logit_residual" and v["world_model.velocity"] == "linear":
+        yield Verdict(
+            "world_model.step",
+            'must be "absolute" where world_model.velocity = "linear": only an end point lies on the simplices',
+            'use velocity = "endpoint"',
+            also=("world_model.velocity",),
+        )
+
+
+def _trained_as_long_as_used(v: Values) -> Iterator[Verdict]:
+    key, sequence = _sequence_length(v)
+    if v["world_model.encoder"] == "mlp" and sequence < v["train.horizon"]:
+        yield Verdict(
+            key,
+            f"is {sequence}, but the policy imagines train.horizon = {v['train.horizon']} steps: a latent model that "
+            "is used for longer than it was trained drifts off (at the 5M size, trained on 4 steps, its error after 16 "
+            "was 15 to 40 times that of predicting no change, and the policy fell; trained on 16 it was 0.06)",
+            f"use {v['train.horizon']}, or remove the key",
+            severity="warning",
+            also=("train.horizon",),
+        )
+
+
+def _objective(v: Values) -> Iterator[Verdict]:
+    if v["world_model.velocity"] == "shortcut" and v["world_model.objective"] != "matching":
+        yield Verdict(
+            "world_model.objective",
+            'must be "matching" where world_model.velocity = "shortcut": its second loss makes long steps agree',
+            "remove the key",
+            also=("world_model.velocity",),
+        )
+    if v["world_model.objective"] == "prediction" and v["world_model.tau_sampling"] != "uniform":
+        yield Verdict(
+            "world_model.tau_sampling",
+            'has no effect where world_model.objective = "prediction": no tau is sampled',
+            "remove the key",
+            severity="warning",
+            also=("world_model.objective",),
+        )
+
+
 def _end_point(v: Values) -> Iterator[Verdict]:
     if v["world_model.encoder"] == "observation" and v["world_model.velocity"] != "linear":
         yield Verdict(
@@ -342,6 +404,10 @@ RULES: tuple[Rule, ...] = (
     _observation_stack,
     _latent,
     _encoder_units,
+    _simplex_only,
+    _logit_residual_flow,
+    _trained_as_long_as_used,
+    _objective,
     _end_point,
     _shortcut_steps,
     _visited_states,

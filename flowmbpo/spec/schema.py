@@ -132,6 +132,16 @@ class _WorldModelBase(Section):
     continuation_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
         (), description="hidden widths of the head that predicts whether the episode goes on; empty for no such head"
     )
+    decoder_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
+        (),
+        description="hidden widths of the head that reconstructs the observation, so that the latent keeps what it "
+        "says; empty for no such head",
+    )
+    step: Literal["absolute", "logit_residual"] = Field(
+        "absolute",
+        description="how a network reaches the next point on the simplices: SimNorm(output), as published, or "
+        "SimNorm(log z + output), which starts as the identity; the step of an observation is a residual anyway",
+    )
     activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
     simnorm_dim: Annotated[int, Field(ge=2, le=1024)] = Field(8, description="features per group of SimNorm")
     task_dim: Annotated[int, Field(ge=0, le=4096)] = Field(
@@ -158,6 +168,11 @@ class FlowWorldModelSpec(_WorldModelBase):
         "endpoint",
         description="what the network outputs: the velocity itself, the end point on the simplex, or the end point "
         "given the length of the step too, which one long step can then reach",
+    )
+    objective: Literal["matching", "prediction", "both"] = Field(
+        "matching",
+        description="what the flow learns from: its velocity on the straight path to the next latent, the integrated "
+        "prediction as an MLP does, or the sum of both",
     )
 
 
@@ -238,7 +253,23 @@ class TrainSpec(Section):
     wm_grad_norm: Norm = Field(20.0, description="gradient norm above which gradients are scaled down")
     gamma: Discount = Field(0.99, description="discount per control step")
     td_lambda: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.95, description="lambda of the value targets")
-    adam_betas: tuple[AdamBeta, AdamBeta] = Field((0.7, 0.95), description="decay of Adam's two averages")
+    wm_reward_weight: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
+        0.0625, description="of the reward's loss (and the continuation's) beside that of the dynamics; published: 1/16"
+    )
+    wm_decoder_weight: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
+        1.0, description="of the loss of the reconstructed observation beside that of the dynamics"
+    )
+    wm_adam_betas: tuple[AdamBeta, AdamBeta] = Field(
+        (0.9, 0.999), description="decay of Adam's two averages, world model"
+    )
+    adam_betas: tuple[AdamBeta, AdamBeta] = Field(
+        (0.7, 0.95), description="decay of Adam's two averages, actor and critic"
+    )
+    regression: Literal["centered", "raw"] = Field(
+        "centered",
+        description="what untrained heads of reward and value predict: the running mean reward (and its discounted "
+        "sum over an episode), or 0; the task is the same",
+    )
     lr_schedule: Literal["linear", "constant"] = Field("linear", description="decay of every learning rate")
     final_learning_rate: LearningRate = Field(1e-5, description="where the linear schedule ends")
     reward_scaling: Literal["running_std", "none"] = Field(

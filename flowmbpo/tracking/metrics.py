@@ -89,6 +89,20 @@ CATALOGUE: tuple[Metric, ...] = (
         "train/continuation_loss", "nat", "binary cross-entropy of the predicted end of episodes", "lower", "algorithm"
     ),
     Metric(
+        "train/decoder_loss",
+        "–",
+        "squared error of the observation reconstructed from encoded and predicted latents",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "train/outlying_rewards",
+        "count",
+        "real rewards so far that were too far from all others to enter the running scale",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
         "train/value_mean", "reward", "mean of the ensemble's smallest value on the imagined latents", "", "algorithm"
     ),
     Metric("train/policy_entropy", "nat", "entropy of the Gaussian before tanh, mean over states", "", "algorithm"),

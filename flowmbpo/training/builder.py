@@ -18,7 +18,7 @@ from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
 from flowmbpo.models.shortcut import ShortcutDynamics
-from flowmbpo.models.world_model import Encoder, WorldModel
+from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 from flowmbpo.runs.checkpoint import Checkpoint
 from flowmbpo.runs.files import BrokenFile
 from flowmbpo.spec.schema import ActorSpec, CriticSpec, EnvSpec, Experiment, FlowWorldModelSpec, WorldModelSpec
@@ -100,18 +100,22 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
             simnorm_dim=spec.simnorm_dim,
             activation=spec.activation,
         )
+    residual = spec.step == "logit_residual"
     dynamics: Dynamics
     if isinstance(spec, FlowWorldModelSpec):
         flow: dict[str, Any] = {
             **dynamics_sizes,
+            "residual": residual,
             "integrator": spec.integrator,
             "substeps": spec.substeps,
             "tau_sampling": spec.tau_sampling,
         }
-        shortcut = spec.velocity == "shortcut"
-        dynamics = ShortcutDynamics(**flow) if shortcut else FlowDynamics(**flow, velocity=spec.velocity)
+        if spec.velocity == "shortcut":
+            dynamics = ShortcutDynamics(**flow)
+        else:
+            dynamics = FlowDynamics(**flow, velocity=spec.velocity, objective=spec.objective)
     else:
-        dynamics = MLPDynamics(**dynamics_sizes, residual=not learned)
+        dynamics = MLPDynamics(**dynamics_sizes, residual=residual or not learned)
     reward_head = ScalarReward if spec.reward_head == "scalar" else TwoHotReward
     continuation = Continuation(**sizes, units=spec.continuation_units) if spec.continuation_units else None
     return WorldModel(
@@ -119,7 +123,13 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
         dynamics=dynamics,
         reward_head=reward_head(**sizes, units=spec.reward_units or spec.units),
         continuation_head=continuation,
+        decoder=build_decoder(spec, obs_dim) if spec.decoder_units else None,
     )
+
+
+def build_decoder(spec: WorldModelSpec, obs_dim: int) -> Decoder:
+    """The head that reconstructs an observation from a latent."""
+    return Decoder(latent_dim=spec.latent_dim, units=spec.decoder_units, obs_dim=obs_dim, activation=spec.activation)
 
 
 def build_actor(spec: ActorSpec, latent_dim: int, action_dim: int) -> Actor:

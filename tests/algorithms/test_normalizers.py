@@ -96,3 +96,24 @@ def test_states_come_back_exactly():
     second.load_state_dict({name: tensor.clone() for name, tensor in first.state_dict().items()})
     x = torch.randn(9, 4)
     assert torch.equal(first(x), second(x))
+
+
+def test_one_outlying_reward_does_not_poison_the_scale_and_is_counted():
+    clean, hit = Scale("running_std", CPU), Scale("running_std", CPU)
+    for batch in range(3):
+        rewards = torch.randn(2048, generator=torch.Generator().manual_seed(batch)) + 1.4
+        clean.update(rewards)
+        rewards[batch * 7] = 1e12 if batch != 1 else -1e6
+        hit.update(rewards)
+    assert hit.outliers == 3
+    assert clean.outliers == 0
+    torch.testing.assert_close(hit.value, clean.value, rtol=1e-2, atol=0)
+    torch.testing.assert_close(hit.center, clean.center, rtol=1e-2, atol=0)
+
+
+def test_a_reward_that_was_constant_so_far_may_begin_to_vary():
+    scale = Scale("running_std", CPU)
+    scale.update(torch.zeros(100))
+    scale.update(torch.cat((torch.zeros(60), torch.ones(40))))
+    assert scale.outliers == 0
+    assert scale.value > 0.3

@@ -94,6 +94,53 @@ def test_when_the_many_first_model_updates_come(key, updates):
     assert counts == updates
 
 
+@pytest.mark.parametrize("imagination", ["alongside", "from_visited"])
+def test_actor_and_critic_rest_until_the_models_many_first_updates(imagination):
+    """Also while the model already learns a little from the first epochs."""
+    algorithm = learner(train={"imagination": imagination, "wm_first_epoch": 4, "wm_updates": 2}, latent_dim=16)
+    before = {name: weights(getattr(algorithm, name)) for name in ("actor", "critic")}
+    for epoch in range(4):
+        run_epochs(algorithm, epoch, epoch + 1)
+        assert all(same(old, getattr(algorithm, name)) for name, old in before.items()), epoch
+    assert algorithm.world_model_updates == 2 * 3 + 3
+    run_epochs(algorithm, 4, 5)
+    assert not any(same(old, getattr(algorithm, name)) for name, old in before.items())
+
+
+class FarFromZero(PointMassEnv):
+    """The point mass with every reward 100 higher, so that their mean is far larger than their deviation."""
+
+    def step(self, actions):
+        step = super().step(actions)
+        return step._replace(reward=step.reward + 100.0)
+
+
+@pytest.mark.parametrize(("regression", "centered"), [("centered", True), ("raw", False)])
+def test_the_first_reward_loss_is_about_the_variance_of_the_scaled_reward(regression, centered):
+    env = FarFromZero(num_envs=16, seed=0, episode_length=20)
+    algorithm = learner(
+        env=env,
+        latent_dim=16,
+        train=PUBLISHED | {"regression": regression, "wm_first_updates": 1, "wm_reward_weight": 1.0, "gamma": 1.0},
+    )
+    loss = run_epochs(algorithm, 0, 1)["train/reward_loss"]
+    assert (0.3 < loss < 3.0) if centered else (loss > 100.0)
+    z = torch.randn(50, 16).unflatten(-1, (-1, 8)).softmax(-1).flatten(-2)
+    offset = algorithm.critic.offset
+    steady = algorithm.reward_scale.center * 20 if centered else torch.zeros(())
+    torch.testing.assert_close(offset, steady)
+    spread = algorithm.critic.values(z) - offset
+    assert spread.abs().max() < 5.0
+
+
+def test_regression_is_centered_again_after_a_restart():
+    first, second = (learner(seed=seed, latent_dim=16, train=PUBLISHED) for seed in (0, 1))
+    run_epochs(first, 0, 2)
+    second.load_deployable_state(copy.deepcopy(first.deployable_state()))
+    assert second.critic.offset == first.critic.offset != 0
+    assert second.world_model.reward_offset == first.world_model.reward_offset != 0
+
+
 @pytest.mark.parametrize("split", [1, 4])
 def test_resume_is_bit_exact(variant, split):
     """Also after the replay ring has wrapped (1,000 transitions, 256 an epoch) and in the middle of episodes."""

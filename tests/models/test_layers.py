@@ -54,7 +54,14 @@ def test_parameter_counts_are_the_published_ones(family: str) -> None:
 
     def flow(velocity: str) -> FlowDynamics:
         return FlowDynamics(
-            **sizes, simnorm_dim=8, integrator="heun", substeps=4, tau_sampling="uniform", velocity=velocity
+            **sizes,
+            simnorm_dim=8,
+            integrator="heun",
+            substeps=4,
+            tau_sampling="uniform",
+            velocity=velocity,
+            residual=False,
+            objective="matching",
         )
 
     built = {
@@ -78,7 +85,9 @@ def test_parameter_counts_are_the_published_ones(family: str) -> None:
     # The free velocity has no normalisation on its last layer: 2 Z fewer, below 2% of the part.
     linear = count_parameters(flow("linear"))
     assert linear == COUNTS[family]["endpoint"] - 2 * latent
-    shortcut = ShortcutDynamics(**sizes, simnorm_dim=8, integrator="euler", substeps=1, tau_sampling="uniform")
+    shortcut = ShortcutDynamics(
+        **sizes, simnorm_dim=8, integrator="euler", substeps=1, tau_sampling="uniform", residual=False
+    )
     assert count_parameters(shortcut) == COUNTS[family]["endpoint"] + widths["units"][0]  # one more input: the step
     assert abs(linear / COUNTS[family]["endpoint"] - 1) < 0.02
 
