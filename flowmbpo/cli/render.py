@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import run_ids
+from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import RegistryOption, TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import checkpoint
@@ -23,7 +23,12 @@ SUFFIXES = (".html", ".mp4", ".gif")
 
 
 def render(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run.", show_default=False, autocompletion=run_ids)],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_ID|NAME", help="A run, or the newest one of an experiment.", autocompletion=names_and_run_ids
+        ),
+    ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE.html|.mp4|.gif", help="Where it goes.", show_default=False)
     ],

@@ -13,7 +13,7 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
 from flowmbpo.errors import UserError
-from flowmbpo.runs.layout import RUNS
+from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.store import Store, resolve_store
 
@@ -71,6 +71,8 @@ def submit(
 ) -> None:
     """Train experiments as jobs that continue until they are done, over time limits and requeues."""
     found = load_registry(registry)
+    if resume:
+        resume = RunFiles.find(resume).root.name
     chosen, seed_list = _chosen(found, names or [], everything, seeds, overrides or [], resume)
     where = _cluster(cluster, dry_run)
     store = resolve_store(tracking_uri)
@@ -127,8 +129,8 @@ def _run_to_continue(run_id: str) -> tuple[str, int]:
     """Name and seed of a run of this directory."""
     from flowmbpo.cluster.task import birth, resumable_epoch
 
-    folder = RUNS / run_id
-    tags, _ = birth(folder) if Path(run_id).name == run_id else ({}, 0)
+    folder = RunFiles.of(run_id).root
+    tags, _ = birth(folder)
     if not tags:
         raise UserError(
             f"{folder} holds no run: continue a run in the directory where it was started (`flowmbpo runs`)"

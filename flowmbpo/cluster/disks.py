@@ -15,7 +15,7 @@ NETWORK_TYPES = {
 def network_type(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     """Type of the network file system that `path` is on; empty for a local disk or where nothing is known."""
     try:
-        lines = mounts.read_text().splitlines()
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     path = path.absolute()

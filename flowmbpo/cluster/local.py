@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.cluster.states import QueueState, is_alive, recorded_state
-from flowmbpo.cluster.submission import Submission, submissions
-from flowmbpo.cluster.task import Attempt, TrainingTask
-from flowmbpo.runs.files import is_locked, locked
+from flowmbpo.cluster.submission import Submission, TaskState, submissions
+from flowmbpo.cluster.task import Attempt, TrainingTask, shell_code
+from flowmbpo.runs.files import BrokenFile, is_locked, locked, read_json, write_json
 from flowmbpo.runs.layout import JOBS, QueueFiles
 
 POLL_SECONDS = 0.5
@@ -36,6 +38,8 @@ def submit(submission: Submission) -> Submission:
         file.truncate()
         file.write(str(number))
         file.flush()
+        # The queue may be another shell's. Tokens stand in an environment, so it is for its owner only.
+        write_json(submission.files.environment, dict(os.environ), mode=0o600)
         done = submission.submitted(f"local-{number}")
     ensure_queue(jobs)
     return done
@@ -43,9 +47,9 @@ def submit(submission: Submission) -> Submission:
 
 def ensure_queue(jobs: Path = JOBS) -> None:
     """Start the queue's process; it leaves at once if another one is there already."""
-    with open(QueueFiles(jobs).log, "a") as log:
+    with open(QueueFiles(jobs).log, "ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "flowmbpo.cluster.local", str(jobs.absolute())],
+            [sys.executable, "-P", "-m", "flowmbpo.cluster.local", str(jobs.absolute())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -59,7 +63,7 @@ def serve(jobs: Path) -> None:
         with locked(QueueFiles(jobs).lock, 2.0) as file:  # `flowmbpo jobs` may hold it for a moment, to look
             if file is None:
                 return
-            running: dict[subprocess.Popen[bytes], int] = {}
+            running: dict[subprocess.Popen[bytes], _Place] = {}
             while _step(jobs, running):
                 time.sleep(POLL_SECONDS)
         # A submission between the last look and the release of the lock found it taken and left: look once more.
@@ -67,31 +71,50 @@ def serve(jobs: Path) -> None:
             return
 
 
-def _step(jobs: Path, running: dict[subprocess.Popen[bytes], int]) -> bool:
-    """Reap, start what may start; False when nothing waits or runs. `running` maps processes to their slots."""
+@dataclass(frozen=True)
+class _Place:
+    """Whose task a process of the queue is, and in which slot it runs."""
+
+    submission: Submission
+    index: int
+    slot: int
+
+
+def _step(jobs: Path, running: dict[subprocess.Popen[bytes], _Place]) -> bool:
+    """Reap, start what may start; False when nothing waits or runs."""
     for process in [process for process in running if process.poll() is not None]:
-        del running[process]
+        place = running.pop(process)
+        if process.returncode and not place.submission.task(place.index).starts:  # it could not even say so itself
+            record = TaskState(ended_at=time.time(), exit_code=shell_code(process.returncode))
+            record.save(place.submission.files.task(place.index))
     waiting = _waiting(jobs)
     # Tasks that an earlier, killed queue has started count too.
     others = sum(is_alive(s, i) for s in _local(jobs) for i in range(len(s.seeds))) if waiting else 0
     slots = _slots(jobs)
     while waiting and max(len(running), others) < slots:
         submission, index = waiting.pop(0)
-        slot = next(number for number in range(slots) if number not in running.values())
-        running[_start(submission, index, slot)] = slot
+        taken = {place.slot for place in running.values()}
+        place = _Place(submission, index, next(slot for slot in range(slots) if slot not in taken))
+        running[_start(place)] = place
         others += 1
     return bool(running or waiting)
 
 
-def _start(submission: Submission, index: int, slot: int) -> subprocess.Popen[bytes]:
-    devices = visible_gpus()
-    environment = dict(os.environ)
+def _start(place: _Place) -> subprocess.Popen[bytes]:
+    submission, index = place.submission, place.index
+    try:
+        environment = {str(name): str(value) for name, value in read_json(submission.files.environment).items()}
+    except (BrokenFile, AttributeError):
+        environment = dict(os.environ)
+    devices = visible_gpus(environment)
     if devices and submission.request.get("gpus", 1):
-        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        environment["CUDA_VISIBLE_DEVICES"] = devices[place.slot % len(devices)]
     submission.files.started(index).touch()
+    if all(submission.files.started(number).exists() for number in range(len(submission.seeds))):
+        submission.files.environment.unlink(missing_ok=True)
     with open(submission.log(index), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "flowmbpo.cluster.local", str(submission.folder), str(index)],
+            [sys.executable, "-P", "-m", "flowmbpo.cluster.local", str(submission.folder), str(index)],
             cwd=submission.directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -123,9 +146,9 @@ def _slots(jobs: Path) -> int:
     return int(asked or max(1, len(visible_gpus())))
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Indices of the GPUs that a task may use, from CUDA_VISIBLE_DEVICES or the driver's own tool."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = environment.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [part for part in named.split(",") if part]
     try:
@@ -170,7 +193,7 @@ def terminate(submission: Submission, index: int) -> None:
 def preview(submission: Submission) -> str:
     """The commands that the queue would run, one per seed."""
     attempts = [Attempt(submission, index) for index in range(len(submission.seeds))]
-    lines = [shlex.join(["flowmbpo", *attempt.command(submission.resume)[3:]]) for attempt in attempts]
+    lines = [shlex.join(["flowmbpo", *attempt.command(submission.resume)[4:]]) for attempt in attempts]
     at_once = submission.request.get("parallel") or max(1, len(visible_gpus()))
     return "\n".join([f"# on this machine, {at_once} at once, in {submission.directory}", *lines])
 

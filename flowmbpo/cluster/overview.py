@@ -114,7 +114,8 @@ def _note(submission: Submission, index: int, state: QueueState, run_id: str, ru
     """Why it ended, what it reached, how to go on."""
     record = submission.task(index)
     memory = float(submission.request.get("memory_gb") or 0.0)
-    why = (
+    unborn = not record.starts and last_words(submission.log(index))  # what it said instead of beginning
+    why = unborn or (
         {
             "OUT_OF_MEMORY": "the job used up its memory" + (f" of {memory:g} GB" if memory else ""),
             "TIMEOUT": "the time limit came before a checkpoint was written",
@@ -140,7 +141,7 @@ def _note(submission: Submission, index: int, state: QueueState, run_id: str, ru
 
 
 def last_words(log: Path) -> str:
-    """The message with which a run ended, from the end of its log: `failed: ...`, `error: ...`, else the last line."""
+    """The message with which a run ended, from the end of its log: `failed: ...`, an error, else the last line."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
@@ -149,6 +150,6 @@ def last_words(log: Path) -> str:
         return ""
     lines = [line.strip() for line in lines if line.strip() and not line.startswith("srun: error")]
     for line in reversed(lines):
-        if re.match(r"(failed|error|slurmstepd: error): ", line):
+        if re.match(r"(failed|error|slurmstepd: error|\w+Error): ", line):
             return line
     return lines[-1] if lines else ""

@@ -7,8 +7,12 @@ submitit writes the batch script, keeps the callable and names the logs. What a 
 from __future__ import annotations
 
 import re
+import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowmbpo.cluster.environment import misleading
 from flowmbpo.cluster.request import JobRequest
 from flowmbpo.cluster.submission import Submission
 from flowmbpo.cluster.task import TrainingTask
@@ -53,8 +57,15 @@ def _executor(submission: Submission, request: JobRequest) -> SlurmExecutor:
         def affinity(cls) -> int:
             return 2  # a script can be printed where there is no Slurm
 
-    executor = Executor(submission.folder)
-    executor.update_parameters(**parameters(submission, request))
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            unset = [f"--unset={name}" for name in misleading(decided)]
+            return ["env", *unset, *super()._make_submission_command(submission_file_path)]
+
+    options = parameters(submission, request)
+    decided = [key for key, value in {**options, **options["additional_parameters"]}.items() if value]
+    # -P: the job's working directory is full of the user's files, which are no modules of ours.
+    executor = Executor(submission.folder, python=f"{shlex.quote(sys.executable)} -P")
+    executor.update_parameters(**options)
     executor.parameters["map_count"] = len(submission.seeds)
     return executor
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 
+from flowmbpo.cluster.environment import for_questions
 from flowmbpo.cluster.states import QueueState
 from flowmbpo.errors import WorkFailed
 
@@ -71,7 +72,15 @@ def cancel(task_ids: Iterable[str]) -> None:
 
 def _ask(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=60,
+            check=False,
+            env=for_questions(),
+        )
     except FileNotFoundError:
         raise WorkFailed(f"{command[0]} is not installed: this machine has no Slurm") from None
     except subprocess.TimeoutExpired:

@@ -43,7 +43,7 @@ def recorded_state(submission: Submission, index: int) -> QueueState:
         name = "COMPLETED"
     elif record.out_of_memory:
         name = "OUT_OF_MEMORY"
-    elif submission.is_cancelled(index) or code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+    elif submission.is_cancelled(index) or code in (128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         name = "CANCELLED"
     elif code is None:
         name = "KILLED" if record.starts else "PENDING"

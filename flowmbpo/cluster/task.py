@@ -66,12 +66,12 @@ class Attempt:
         state = TaskState(starts=before.starts + 1, started_at=now, node=socket.gethostname(), pid=os.getpid())
         self._save(state)
         command = self.command(run_id if epoch is not None else self.submission.resume)
-        print(f"flowmbpo job {self.job} on {state.node}, start {state.starts}: {' '.join(command[3:])}", flush=True)
+        _say(f"flowmbpo job {self.job} on {state.node}, start {state.starts}: {' '.join(command[4:])}")
 
         signals = _Signals()
         child = subprocess.Popen(command, cwd=self.submission.directory, env=self._environment(now - waiting_since))
         with signals.forwarded_to(child.pid):
-            code = _shell_code(child.wait())
+            code = shell_code(child.wait())
         state = replace(
             state,
             ended_at=time.time(),
@@ -80,13 +80,16 @@ class Attempt:
             out_of_memory=code == 128 + signal.SIGKILL and _killed_for_memory(),
         )
         self._save(state)
-        if signals.asked_for_room or code == CHECKPOINTED or self._preempted(code):
+        told = signals.asked_for_room or code == CHECKPOINTED
+        if self.submission.cluster == "slurm" and (told or self._preempted(code)):
             return self._requeue(state, run_id, epoch)
+        if code == CHECKPOINTED:  # around a local queue there may be an allocation, but that job is the user's own
+            self._save(replace(state, message="stopped by SIGUSR1 with everything saved"))
         return code
 
     def command(self, run_id: str) -> list[str]:
         """`flowmbpo run` of this installation, with the registry as it was at submission."""
-        command = [sys.executable, "-m", "flowmbpo", "run"]
+        command = [sys.executable, "-P", "-m", "flowmbpo", "run"]  # -P: files lying around are no modules
         if run_id:
             command += ["--resume", run_id]
         else:
@@ -110,21 +113,21 @@ class Attempt:
         if reached is None or reached <= (epoch or 0):
             message = "no epoch was finished between start and time limit: ask for a longer --time"
             self._save(replace(state, exit_code=1, message=message))
-            print(f"failed: {message}", file=sys.stderr, flush=True)
+            _say(f"failed: {message}")
             return 1
         self._save(replace(state, exit_code=None, requeued=True))
-        print(f"flowmbpo job {self.job}: checkpoint at epoch {reached}, back to the queue", flush=True)
+        _say(f"flowmbpo job {self.job}: checkpoint at epoch {reached}, back to the queue")
         refused = slurm_queue.requeue(os.environ.get("SLURM_JOB_ID", ""))
         if refused:
             message = f"Slurm would not requeue the job ({refused}); continue with: flowmbpo submit --resume {run_id}"
             self._save(replace(state, exit_code=1, message=message))
-            print(f"failed: {message}", file=sys.stderr, flush=True)
+            _say(f"failed: {message}")
             return 1
         return code
 
     def _preempted(self, code: int) -> bool:
         """SIGTERM while Slurm still calls the job running: the node is wanted for others, nobody cancelled the job."""
-        if code != TERMINATED or self.submission.cluster != "slurm" or self.submission.is_cancelled(self.index):
+        if code != TERMINATED or self.submission.is_cancelled(self.index):
             return False
         return slurm_queue.state_of(os.environ.get("SLURM_JOB_ID", "")) in ("RUNNING", "PREEMPTED")
 
@@ -141,6 +144,12 @@ class Attempt:
 
     def _save(self, state: TaskState) -> None:
         state.save(self.submission.files.task(self.index))
+
+
+def _say(text: str) -> None:
+    """A line of the log; a full disk costs the line and not the task."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 class _Signals:
@@ -203,14 +212,15 @@ def _job_id(submission: Submission, index: int) -> str:
     return f"{submission.job_id or os.environ.get('SLURM_ARRAY_JOB_ID', '')}_{index}"
 
 
-def _shell_code(code: int) -> int:
+def shell_code(code: int) -> int:
+    """The exit code as a shell shows it: 128 + the number of the signal that ended the process."""
     return 128 - code if code < 0 else code
 
 
 def _killed_for_memory() -> bool:
     """Whether the kernel killed a process of this job's control group because its memory was used up."""
     try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
     for line in groups:
@@ -219,7 +229,7 @@ def _killed_for_memory() -> bool:
         if controllers in ("", "memory"):
             for name in ("memory.events", "memory.oom_control"):
                 try:
-                    text = (root / path.lstrip("/") / name).read_text()
+                    text = (root / path.lstrip("/") / name).read_text(encoding="utf-8")
                 except OSError:
                     continue
                 if any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in text.splitlines()):

@@ -7,6 +7,7 @@ after the fact); `mlflow_writer` makes repetition harmless. Not here: what the e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -18,6 +19,9 @@ from typing import Any, ClassVar, Literal
 from flowmbpo.runs.files import BrokenFile, atomic_file, read_json
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+TARGET_TAG = "flowmbpo.target_epochs"  # the epoch that the run shall reach
+THREADS_TAG = "flowmbpo.threads"  # of the arithmetic on the CPU: another number rounds differently
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,16 @@ def last_status(path: Path) -> RunStatus:
         if isinstance(entry, Status):
             status = entry.status
     return status
+
+
+def all_tags(path: Path) -> dict[str, str]:
+    """The run's tags as it has written them down, the newest value of each; none of a file that is no journal."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for entry, _ in read_entries(path):
+            if isinstance(entry, Create | Tags):
+                found |= entry.tags
+    return found
 
 
 def _entry(line: bytes) -> Entry | None:

@@ -14,6 +14,7 @@ runs/<run_id>/
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from flowmbpo.errors import UserError
 
 RUNS = Path("runs")
 JOBS = RUNS / "jobs"
+_SHORTEST_ID = 4  # characters that may stand for a whole run id
 _EPOCH = re.compile(r"epoch-(\d{6,})")
 
 
@@ -36,6 +38,14 @@ class RunFiles:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", run_id) or ".." in run_id:
             raise UserError(f"{run_id!r} is not a run id; `flowmbpo runs` lists them")
         return cls(base / run_id)
+
+    @classmethod
+    def find(cls, text: str, base: Path = RUNS) -> RunFiles:
+        """The folder of the run with the id `text`, or with the only id that begins so; it need not exist."""
+        files = cls.of(text, base)
+        if files.root.is_dir():
+            return files
+        return cls(base / (find_id(text, [found.root.name for found in run_folders(base)]) or text))
 
     @property
     def lock(self) -> Path:
@@ -93,6 +103,17 @@ def run_folders(runs: Path = RUNS) -> list[RunFiles]:
     return [RunFiles(folder) for folder in sorted(runs.glob("*")) if RunFiles(folder).journal.is_file()]
 
 
+def find_id(text: str, run_ids: Iterable[str]) -> str | None:
+    """The run id that `text` is or that alone begins so. Raises UserError where several do."""
+    ids = set(run_ids)
+    begun = [text] if text in ids else sorted(found for found in ids if found.startswith(text))
+    if len(text) < _SHORTEST_ID or not begun:
+        return None
+    if len(begun) > 1:
+        raise UserError(f"{text!r} is the beginning of {len(begun)} run ids: {', '.join(begun[:5])}; give more of it")
+    return begun[0]
+
+
 def epoch_folder(epoch: int) -> str:
     """Folder name of an epoch; sorts like the number."""
     return f"epoch-{epoch:06d}"
@@ -117,6 +138,11 @@ class JobFiles:
     @property
     def registry(self) -> Path:
         return self.root / "experiments.toml"
+
+    @property
+    def environment(self) -> Path:
+        """The variables of the submitting shell, until the last task of a local queue has been started with them."""
+        return self.root / "environment.json"
 
     def log(self, job_id: str, index: int) -> Path:
         """The name is submitit's."""

@@ -71,7 +71,7 @@ def collect(source: Path | None = None) -> Provenance:
         python=platform.python_version(),
         platform=platform.platform(),
         cpu=_cpu_name(),
-        cpu_count=_usable_cpus(),
+        cpu_count=usable_cpus(),
         memory_gb=_memory_gb(),
         gpus=_gpu_names(),
         packages={name: version for name in _PACKAGES if (version := package_version(name))},
@@ -97,7 +97,8 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
 
 

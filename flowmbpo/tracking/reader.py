@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
 
 from flowmbpo.errors import UserError
+from flowmbpo.runs.layout import find_id
 from flowmbpo.tracking.records import CheckpointRecord, RunRecord, number
 from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
 
@@ -20,7 +21,6 @@ RUN_ID_TAG = "flowmbpo.run_id"
 CHECKPOINT_TAG = "flowmbpo.checkpoint"
 PATH_TAG = "flowmbpo.path"
 EVALUATION_TAG = "flowmbpo.evaluation"  # how a checkpoint was evaluated: code version, seed, episodes, as JSON
-_PREFIX = 4  # shortest prefix of a run id that selects it
 
 
 class Reader(Protocol):
@@ -98,12 +98,8 @@ def _select(runs: Sequence[RunRecord], selector: str) -> list[RunRecord]:
     ):
         if matches:
             return matches
-    begun = [run for run in runs if len(selector) >= _PREFIX and run.run_id.startswith(selector)]
-    if len(begun) > 1:
-        ids = ", ".join(run.run_id for run in begun[:5])
-        raise UserError(f"{selector!r} is the beginning of {len(begun)} run ids: {ids}; give more of it")
-    if begun:
-        return begun
+    if run_id := find_id(selector, [run.run_id for run in runs]):
+        return [run for run in runs if run.run_id == run_id]
     names = sorted({run.name for run in runs})
     near = get_close_matches(selector, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flowmbpo.runs.journal import RunStatus
+from flowmbpo.runs.journal import TARGET_TAG, RunStatus
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS
 
 
@@ -60,7 +60,8 @@ class RunRecord:
 
     @property
     def max_epochs(self) -> int | None:
-        return self.whole_param("train.max_epochs")
+        """The epoch that the run shall reach: that of its spec unless it was told to stop earlier."""
+        return number(self.tags.get(TARGET_TAG)) or self.whole_param("train.max_epochs")
 
     @property
     def epoch(self) -> int | None:

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from flowmbpo import __version__
 from flowmbpo.spec.identity import diff
 from flowmbpo.spec.problems import RegistryError
 from flowmbpo.spec.registry import UnknownExperiment, find_registry, load_registry
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking import code_state
-from flowmbpo.tracking.provenance import package_version
+from flowmbpo.tracking.provenance import package_version, usable_cpus
 
 _PACKAGES = ("torch", "warp-lang")  # they decide the numbers too
 _COMMIT, _UNCOMMITTED = "git commit", "uncommitted changes"
@@ -44,6 +46,20 @@ def not_compared(then: Mapping[str, Any]) -> list[str]:
         found.append(f"{_UNCOMMITTED}: {edited[0]} then, {edited[1]} now")
     unknown = [name for name in ("flowmbpo", *_PACKAGES) if not (now[name] and then.get(name))]
     return found + [f"{name}: {then.get(name) or 'unknown'} then, {now[name] or 'unknown'} now" for name in unknown]
+
+
+def continue_with_threads(then: int | None, accept_changes: bool) -> str:
+    """Compute with as many threads as the run did before (None: unknown), because sums of another number of parts are
+    rounded differently; with `accept_changes` as many as are usual here. Returns what to tell, empty for nothing."""
+    here = torch.get_num_threads()
+    if not then or then == here:
+        return ""
+    if accept_changes:
+        return f"threads: {then} -> {here}, so the results may differ in the last bits"
+    torch.set_num_threads(then)
+    cpus = usable_cpus()
+    slow = f"; there are only {cpus} CPUs here, --accept-changes gives up exactness for speed" if then > cpus else ""
+    return f"the run goes on with {then} threads as before, not {here}: only then is its continuation exact{slow}"
 
 
 def registry_changes(stored: Experiment, overrides: Sequence[str], registry: Path | None) -> list[str]:

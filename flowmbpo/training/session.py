@@ -7,20 +7,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.files import BrokenFile
+from flowmbpo.runs.journal import TARGET_TAG, THREADS_TAG, all_tags
 from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.runs.lock import RunLock
 from flowmbpo.spec.identity import run_name, spec_hash
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking import code_state
+from flowmbpo.tracking.records import number
 from flowmbpo.tracking.run_tracker import RunDescription, RunTracker, resume_run, start_run
 from flowmbpo.tracking.store import resolve_store
 from flowmbpo.training import builder
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
-from flowmbpo.training.continuation import code_changes, not_compared, registry_changes
+from flowmbpo.training.continuation import code_changes, continue_with_threads, not_compared, registry_changes
 from flowmbpo.training.devices import choose_device, describe
 from flowmbpo.training.progress import Watcher
 from flowmbpo.training.result import RunResult
@@ -63,19 +67,22 @@ def train(
         built = builder.build(experiment, seed, device)
         tracker = start_run(store, about, RUNS)
         checkpoints = CheckpointWriter(RunFiles.of(tracker.run_id), experiment, seed, tracker, overrides)
-        return _train(experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, None)
+        return _train(
+            experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, options.epochs, None
+        )
 
 
 def resumable(run_id: str) -> RunFiles:
-    """The files of a run of this directory that has something to continue from. Raises UserError."""
-    files = RunFiles.of(run_id)
+    """The files of a run of this directory that has something to continue from; the beginning of its id is enough.
+    Raises UserError."""
+    files = RunFiles.find(run_id)
     if not files.root.is_dir():
         raise UserError(
             f"there is no run {run_id} here ({files.root} does not exist); resume a run in the directory where it was "
             "started, or in one with a copy of its folder. `flowmbpo runs` lists the runs"
         )
     if not files.resume_epochs():
-        raise UserError(f"run {run_id} has no resumable state in {files.resume}; start it again")
+        raise UserError(f"run {files.root.name} has no resumable state in {files.resume}; start it again")
     return files
 
 
@@ -88,6 +95,7 @@ def resume(
     trains the run, and, unless `accept_changes`, when its registry entry or the code has changed.
     """
     files = resumable(run_id)
+    run_id = files.root.name
     store = resolve_store(options.tracking_uri)
     lock = RunLock(files.root)
     with watch_signals() as stop, ExitStack() as stack:
@@ -110,12 +118,22 @@ def resume(
             watcher.message(f"changed since the run began: {change}", warning=True)
         for unknown in not_compared(code):
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
+        told = all_tags(files.journal)
+        target = options.epochs or number(told.get(TARGET_TAG)) or experiment.train.max_epochs
+        if said := continue_with_threads(number(told.get(THREADS_TAG)), accept_changes):
+            watcher.message(said, warning=accept_changes)
         device = choose_device(options.device)
         watcher.message(f"resuming {run_name(experiment.name, seed)} after epoch {state.epoch}")
+        if state.epoch >= target < experiment.train.max_epochs:
+            watcher.message(
+                f"epoch {target} was its target, so there is nothing left to train; --epochs N continues "
+                f"it up to epoch {experiment.train.max_epochs} of its spec",
+                warning=True,
+            )
         built = builder.build(experiment, seed, device)
         tracker = resume_run(store, run_id, RUNS, lock)
         checkpoints = CheckpointWriter(files, experiment, seed, tracker, overrides)
-        return _train(experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, state)
+        return _train(experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, target, state)
 
 
 def _intact_state(run_id: str, files: RunFiles, watcher: Watcher) -> checkpoint.Checkpoint:
@@ -138,10 +156,12 @@ def _train(
     built: builder.Built,
     tracker: RunTracker,
     checkpoints: CheckpointWriter,
+    target: int | None,
     state: checkpoint.Checkpoint | None,
 ) -> RunResult:
     files = checkpoints.files
     last = experiment.train.max_epochs
+    target = min(target or last, last)
     trainer = Trainer(
         experiment=experiment,
         algorithm=built.algorithm,
@@ -152,7 +172,7 @@ def _train(
         checkpoints=checkpoints,
         watcher=watcher,
         stop=stop,
-        stop_epoch=min(options.epochs or last, last),
+        stop_epoch=target,
         time_limit=options.time_limit,
         clock=PhaseClock(device),
     )
@@ -161,6 +181,7 @@ def _train(
     watcher.started(tracker.run_id, experiment.name, seed)
     try:
         with tracker:
+            tracker.tags({TARGET_TAG: str(target), THREADS_TAG: str(torch.get_num_threads())})
             if state:
                 _restore(trainer, state)
             trainer.train()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopRequest:
@@ -37,9 +37,13 @@ class StopRequest:
 
 @contextmanager
 def watch_signals() -> Iterator[StopRequest]:
-    """Catch SIGINT, SIGTERM and SIGUSR1 while training; the previous handlers return afterwards."""
+    """Catch SIGINT, SIGTERM, SIGUSR1 and SIGHUP while training; the previous handlers return afterwards."""
     request = StopRequest()
-    previous = {number: signal.signal(number, request._receive) for number in _WATCHED}
+    nohup = (
+        signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    )  # whoever started us wants the run to outlive the terminal
+    watched = [number for number in _WATCHED if not (number == signal.SIGHUP and nohup)]
+    previous = {number: signal.signal(number, request._receive) for number in watched}
     try:
         yield request
     finally:

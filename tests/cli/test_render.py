@@ -46,6 +46,13 @@ def test_every_finished_run_keeps_a_replay(here, run_id):
     assert (here / "runs" / run_id / "artifacts" / "replay.html").read_bytes() == kept[0].read_bytes()
 
 
+@pytest.mark.parametrize("length", [4, 12])
+def test_a_name_and_the_beginning_of_an_id_mean_the_run(flowmbpo, here, run_id, length):
+    for selector in ("point", run_id[:length]):
+        assert flowmbpo("render", selector, "--out", "r.html", "--steps", 2).code == 0
+        assert "point seed 0" in flowmbpo("watch", selector).out
+
+
 def test_a_page_a_film_and_a_picture(flowmbpo, here, run_id):
     for name in ("replay.html", "replay.mp4", "REPLAY.GIF"):
         outcome = flowmbpo("render", run_id, "--out", name, "--steps", 5)

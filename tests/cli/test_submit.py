@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from flowmbpo.cluster.submission import Submission, TaskState, submissions
+from flowmbpo.runs.journal import Create, Journal
+from flowmbpo.runs.layout import RunFiles
 
 REGISTRY = """
 [experiments.base]
@@ -134,7 +136,7 @@ def test_a_local_dry_run_prints_commands(cli):
         (["first", "--cluster-file", "nowhere.toml"], "nowhere.toml does not exist"),
         (["first", "--resume", "abc"], "leave out"),
         (["--resume", "abc"], "holds no run"),
-        (["--resume", "../etc"], "holds no run"),
+        (["--resume", "../etc"], "is not a run id"),
         (["first", "--tracking-uri", "ftp://x"], "not supported"),
     ],
 )
@@ -182,6 +184,19 @@ def test_a_submission_keeps_the_registry_of_that_moment(cli, tmp_path):
     assert submission.files.registry.read_text() == REGISTRY
     assert submission.overrides == ("train.gamma=0.9",)
     assert submission.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_run_is_continued_by_the_beginning_of_its_id(cli, tmp_path):
+    for run_id in ("3f0cab12", "3f0cff34"):
+        files = RunFiles(tmp_path / "runs" / run_id)
+        (files.resume / "epoch-000005").mkdir(parents=True)
+        opened = Journal(files.journal)
+        tags = {"flowmbpo.name": "first", "flowmbpo.seed": "7"}
+        opened.append(Create(run_id, "first/seed-7", 0, tags, ""))
+        opened.close()
+    command = cli("submit", "--resume", "3f0ca", "--cluster", "local", "--dry-run").stdout
+    assert "flowmbpo run --resume 3f0cab12 --registry" in command
+    assert "beginning of 2 run ids" in cli("submit", "--resume", "3f0c", "--dry-run", code=2).stderr
 
 
 def test_jobs_show_queue_and_errors_without_a_store(cli):

@@ -21,7 +21,7 @@ if not resume:
     (run / "tracking" / "journal.jsonl").write_text(json.dumps(record) + "\n")
 states = sorted((run / "resume").glob("epoch-*"))
 epoch = int(states[-1].name[6:]) if states else 0
-names = ("FLOWMBPO_JOB", "FLOWMBPO_QUEUE_SECONDS", "MLFLOW_TRACKING_URI", "CUDA_VISIBLE_DEVICES")
+names = ("FLOWMBPO_JOB", "FLOWMBPO_QUEUE_SECONDS", "MLFLOW_TRACKING_URI", "CUDA_VISIBLE_DEVICES", "WHICH_SHELL")
 (run / "environment.json").write_text(json.dumps({name: os.environ.get(name) for name in names}))
 
 

@@ -49,7 +49,7 @@ module load cuda/12.4
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output /home/me/ants/runs/jobs/20251118-100000-flow/%A_%a_%t_log.out --cpus-per-task=4 \
-PYTHON -u -m submitit.core._submit /home/me/ants/runs/jobs/20251118-100000-flow
+PYTHON -P -u -m submitit.core._submit /home/me/ants/runs/jobs/20251118-100000-flow
 """
 
 
@@ -116,3 +116,18 @@ def test_a_pickle_waits_for_every_task(make_submission, programs):
     assert {path.name for path in done.folder.glob("*.pkl")} == {"77_0_submitted.pkl", "77_1_submitted.pkl"}
     assert calls.read_text().startswith("sbatch ")
     assert "--array=0-1%2" in (done.folder / "77_submission.sh").read_text()
+
+
+def test_the_shell_around_a_submission_does_not_change_its_job(make_submission, programs, monkeypatch):
+    """Inside an allocation, and with defaults for `sbatch` that contradict the script."""
+    foreign = {"SLURM_JOB_ID": "5", "SLURM_CPU_BIND": "quiet", "SLURM_MEM_PER_CPU": "4000", "PMIX_RANK": "0"}
+    foreign |= {"SBATCH_ARRAY_INX": "5-6", "SBATCH_TIMELIMIT": "1", "SBATCH_ACCOUNT": "other", "SRUN_DEBUG": "3"}
+    foreign |= {"CUDA_VISIBLE_DEVICES": "1"}
+    ours = {"SLURM_CONF": "/etc/slurm.conf", "SLURM_JWT": "token", "SBATCH_PARTITION": "gpu", "MINE": "1"}
+    for name, value in {**foreign, **ours}.items():
+        monkeypatch.setenv(name, value)
+    seen = programs(srun="exit 0", sbatch='env > "$(dirname "$0")/seen"; echo Submitted batch job 77') / "seen"
+    slurm.submit(make_submission(job_id=""), JobRequest(account="rl-lab"))
+    names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert names.isdisjoint(foreign)
+    assert names >= ours.keys()

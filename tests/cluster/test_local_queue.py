@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from flowmbpo.cluster import local
+from flowmbpo.cluster.overview import rows
 from flowmbpo.cluster.states import is_alive
 from flowmbpo.cluster.submission import Submission, submissions
 
@@ -55,7 +56,7 @@ def submit(directory: Path, make_submission, monkeypatch: pytest.MonkeyPatch):
     until(lambda: not local._is_served(directory / "runs" / "jobs"))
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not happen within a minute"
@@ -120,7 +121,7 @@ def test_cancel_before_and_while_running(submit, directory):
 
 def test_a_killed_queue_leaves_its_tasks_and_the_next_submission_goes_on(submit, directory):
     jobs = submit("waits", (0, 1), parallel=1)
-    until(lambda: states(jobs)[0] == "RUNNING")
+    until(lambda: jobs.task(0).pid)
     parent = int(Path(f"/proc/{jobs.task(0).pid}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(parent, signal.SIGKILL)
     until(lambda: "queue stopped" in local.state(jobs, 1).reason)
@@ -151,4 +152,38 @@ def test_each_task_gets_a_gpu_of_its_own(directory, make_submission, submit, mon
     ready = [directory / "runs" / f"rlocal-1_{index}" / "ready" for index in (0, 1)]
     until(lambda: all(path.exists() for path in ready))
     found = {(path.parent / "environment.json").read_text().rpartition("CUDA_VISIBLE_DEVICES")[2] for path in ready}
-    assert found == {'": "4"}', '": "6"}'}
+    assert found == {'": "4", "WHICH_SHELL": null}', '": "6", "WHICH_SHELL": null}'}
+
+
+def test_a_later_submission_brings_the_variables_of_its_own_shell(submit, directory, monkeypatch):
+    first = submit("waits", parallel=2)
+    until(lambda: states(first) == ["RUNNING"])
+    assert not first.files.environment.exists()  # tokens stand in it, and nobody needs it any more
+    monkeypatch.setenv("WHICH_SHELL", "the second")
+    second = submit("waits", parallel=2)
+    ready = directory / "runs" / "rlocal-2_0" / "ready"
+    until(ready.exists)
+    assert '"the second"' in (ready.parent / "environment.json").read_text()
+    assert states(second) == ["RUNNING"]
+
+
+def test_the_variables_of_a_waiting_submission_are_for_its_owner_only(submit):
+    first = submit("waits", (0, 1), parallel=1)
+    until(lambda: states(first) == ["RUNNING", "PENDING"])
+    assert first.files.environment.stat().st_mode & 0o777 == 0o600
+
+
+def test_files_in_the_working_directory_are_no_modules(submit, directory):
+    (directory / "shlex.py").write_text("raise ImportError('a file of the user')")
+    jobs = submit("ends")
+    until(lambda: states(jobs) == ["COMPLETED"])
+
+
+def test_a_task_that_cannot_begin_says_why(submit, monkeypatch):
+    first = submit("waits", parallel=2)
+    until(lambda: states(first) == ["RUNNING"])
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")
+    second = submit("waits", parallel=2)
+    until(lambda: states(second) == ["FAILED"])
+    (row,) = rows([second], {})
+    assert "encodings" in row.note

@@ -57,3 +57,9 @@ def test_a_refused_requeue_says_why(programs):
     assert "presently disabled" in slurm_queue.requeue("5")
     programs(scontrol="exit 0")
     assert slurm_queue.requeue("5") == ""
+
+
+def test_the_users_filters_do_not_hide_jobs(programs, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "debug")
+    programs(squeue=f'test -n "$SQUEUE_PARTITION" || {SQUEUE}')
+    assert set(slurm_queue.states(["13"])) == {"13_0"}

@@ -117,6 +117,22 @@ def test_a_refused_requeue_is_a_failure_that_says_how_to_go_on(start, directory,
     assert "flowmbpo submit --resume r123_0" in submission.task(0).message
 
 
+def test_a_local_queue_inside_an_allocation_leaves_that_job_alone(start, directory, programs):
+    process, submission = start("waits", cluster="local")  # Slurm warns every process of the allocation
+    wait_for(directory / "runs" / "r123_0" / "ready")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(60) == 128 + signal.SIGUSR1
+    assert "requeue" not in calls(programs)
+    assert not submission.task(0).requeued
+    assert submission.task(0).message == "stopped by SIGUSR1 with everything saved"
+
+
+def test_a_log_on_a_full_disk_costs_its_lines_only(make_submission, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115 (as long as the test)
+    monkeypatch.setattr(Attempt, "command", lambda self, run_id: [sys.executable, "-c", ""])
+    assert Attempt(make_submission(), 0).run() == 0
+
+
 def test_sigterm_of_a_preempted_job_requeues_it(start, directory, programs):
     process, submission = start("waits")
     wait_for(directory / "runs" / "r123_0" / "ready")
@@ -184,7 +200,7 @@ def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
 def test_the_command_of_a_task(make_submission, changes, run_id, expected):
     submission = make_submission(overrides=("train.max_epochs=5", "train.gamma=0.9"), **changes)
     command = " ".join(Attempt(submission, 0).command(run_id))
-    assert command == f"{sys.executable} -m flowmbpo run {expected} --registry {submission.files.registry}"
+    assert command == f"{sys.executable} -P -m flowmbpo run {expected} --registry {submission.files.registry}"
 
 
 def test_resumable_states_are_where_training_writes_them(directory):

@@ -21,7 +21,7 @@ def assert_continues_as_if_never_interrupted(work, new_workplace, last):
     assert work.status(work.run_id) == "FINISHED"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_saves_and_the_run_goes_on_exactly(work, new_workplace, signum):
     command = work.start("run", "small")
     work.until(lambda: work.epochs_logged() >= 4, command)
@@ -123,7 +123,7 @@ def test_the_installed_command_too(work):
     assert work.states() == [result["epochs"]]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_training_ends_the_command_plainly(work, signum):
     command = work.start("run", "small", before=hang_before_training)
     work.until(lambda: "hanging" in command.text, command)
