@@ -15,6 +15,7 @@ from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.store import resolve_store
 
 if TYPE_CHECKING:
+    from flowmbpo.cli.forecast import Forecast
     from flowmbpo.spec.schema import Experiment
     from flowmbpo.training.result import RunResult
 
@@ -61,7 +62,12 @@ def run(
         plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
     if dry_run:
         _check_options(device, tracking_uri, resume)
-        _show_plan(plan, as_json)
+        from flowmbpo.cli import forecast
+        from flowmbpo.tracking.provenance import gpu_names
+
+        gpus = () if device == "cpu" else gpu_names()
+        here = gpus[0].partition(",")[0] if gpus else "cpu"
+        _show_plan(plan, [] if resume else forecast.announce(found, chosen, here, tracking_uri, epochs, limit), as_json)
         return
 
     from flowmbpo.training.signals import plain_interrupt
@@ -75,7 +81,12 @@ def run(
         options = session.RunOptions(
             device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=limit, pictures=PICTURES
         )
-        if resume:
+        if not resume:
+            from flowmbpo.cli import forecast
+            from flowmbpo.training.devices import choose_device, describe
+
+            forecast.announce(found, chosen, describe(choose_device(device)), tracking_uri, epochs, limit)
+        else:
             results.append(session.resume(resume, options, watcher(), registry=registry, accept_changes=accept_changes))
         for experiment, number in plan:
             results.append(session.train(experiment, number, options, watcher(), overrides or ()))
@@ -113,9 +124,10 @@ def _check_options(device: str, tracking_uri: str | None, resume: str | None) ->
         resumable(resume)
 
 
-def _show_plan(plan: list[tuple[Experiment, int]], as_json: bool) -> None:
+def _show_plan(plan: list[tuple[Experiment, int]], forecasts: list[Forecast], as_json: bool) -> None:
     from flowmbpo.spec.identity import run_name, spec_hash
 
+    expected = {one.name: one for one in forecasts}
     rows = [
         {
             "name": experiment.name,
@@ -123,6 +135,7 @@ def _show_plan(plan: list[tuple[Experiment, int]], as_json: bool) -> None:
             "run_name": run_name(experiment.name, number),
             "max_epochs": experiment.train.max_epochs,
             "spec_hash": spec_hash(experiment),
+            **expected[experiment.name].document(),
         }
         for experiment, number in plan
     ]

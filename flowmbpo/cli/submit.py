@@ -18,6 +18,7 @@ from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.store import Store, resolve_store
 
 if TYPE_CHECKING:
+    from flowmbpo.cli.forecast import Forecast
     from flowmbpo.cluster.request import JobRequest
     from flowmbpo.cluster.submission import Submission
 
@@ -90,8 +91,9 @@ def submit(
     }
     plans = _plans(found, chosen, overrides or [], cluster_file, asked)
     drafts = [_draft(name, where, seed_list, overrides or [], resume, store, request) for name, request in plans]
+    expected = [_expected(found, name, overrides or [], request, where, store) for name, request in plans]
     if dry_run:
-        _preview(drafts, [request for _, request in plans], as_json)
+        _preview(drafts, [request for _, request in plans], expected, as_json)
         return
     _warn_about_store(store, len(drafts) * len(seed_list))
     done: list[Submission] = []
@@ -228,7 +230,17 @@ def _send(draft: Submission, request: JobRequest, registry: Registry) -> Submiss
         raise
 
 
-def _preview(drafts: list[Submission], requests: list[JobRequest], as_json: bool) -> None:
+def _expected(
+    registry: Registry, name: str, overrides: list[str], request: JobRequest, cluster: str, store: Store
+) -> Forecast:
+    """How long one job of an experiment takes where it will run, which is also said."""
+    from flowmbpo.cli import forecast
+
+    device = (request.gpu or "GPU") if request.gpus and cluster == "slurm" else "cpu"
+    return forecast.announce(registry, [registry.resolve(name, overrides).spec], device, store.uri)[0]
+
+
+def _preview(drafts: list[Submission], requests: list[JobRequest], expected: list[Forecast], as_json: bool) -> None:
     from flowmbpo.cluster import local, slurm
 
     scripts = [
@@ -243,8 +255,9 @@ def _preview(drafts: list[Submission], requests: list[JobRequest], as_json: bool
                 "cluster": draft.cluster,
                 "resources": draft.request,
                 "script": text,
+                **one.document(),
             }
-            for draft, text in zip(drafts, scripts, strict=True)
+            for draft, text, one in zip(drafts, scripts, expected, strict=True)
         ]
         tables.print_json(document)
     else:

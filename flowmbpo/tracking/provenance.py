@@ -73,7 +73,7 @@ def collect(source: Path | None = None) -> Provenance:
         cpu=_cpu_name(),
         cpu_count=usable_cpus(),
         memory_gb=_memory_gb(),
-        gpus=_gpu_names(),
+        gpus=gpu_names(),
         packages={name: version for name in _PACKAGES if (version := package_version(name))},
         slurm={tag: os.environ[variable] for tag, variable in _SLURM.items() if os.environ.get(variable)},
     )
@@ -108,7 +108,7 @@ def _memory_gb() -> float:
     return round(psutil.virtual_memory().total / 2**30, 1)
 
 
-def _gpu_names() -> tuple[str, ...]:
+def gpu_names() -> tuple[str, ...]:
     """Names from the driver's own tool: this room does not import torch."""
     try:
         done = subprocess.run(

@@ -1,0 +1,158 @@
+"""How long an experiment takes on this machine, said before it starts, and what to run instead where that is days.
+
+An experiment that has run here takes what it took. Otherwise its arithmetic is divided by this machine's speed, which
+is measured for a tenth of a second: within a factor of two, which tells minutes from weeks.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from flowmbpo.cli import tables
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.lock import HOST_TAG, hostname
+from flowmbpo.spec.estimates import estimate
+from flowmbpo.spec.identity import spec_hash
+from flowmbpo.spec.registry import Registry
+from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec
+from flowmbpo.tracking.metrics import EPOCH_SECONDS
+from flowmbpo.tracking.reader import open_reader
+from flowmbpo.tracking.records import RunRecord
+from flowmbpo.tracking.store import resolve_store
+
+DAY = 86_400.0
+_OVERNIGHT = DAY / 2  # what is proposed instead takes no longer
+# Fitted to epochs of pointmass, mini-baseline, mini-flow-v2 and quickstart on a CPU: what is no matrix product, in all
+# and per product, counted as products.
+_FIXED_GFLOP, _PER_GFLOP = 9.0, 3.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`epoch_seconds` is None where nothing can be said; `basis` says where it comes from, or why not."""
+
+    name: str
+    epochs: int
+    epoch_seconds: float | None
+    basis: str
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.epoch_seconds is None else self.epochs * self.epoch_seconds
+
+    def document(self) -> dict[str, float | str | None]:
+        return {
+            "estimated_epoch_seconds": self.epoch_seconds,
+            "estimated_seconds": self.seconds,
+            "estimate_from": self.basis,
+        }
+
+    def __str__(self) -> str:
+        if self.epoch_seconds is None or self.seconds is None:
+            return f"{self.name}: how long it takes is not known ({self.basis})"
+        return (
+            f"{self.name}: about {spoken(self.epoch_seconds)} an epoch, {spoken(self.seconds)} for {self.epochs:,} "
+            f"({self.basis})"
+        )
+
+
+def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[RunRecord]) -> Forecast:
+    """For `epochs` (default: all) on `device`, `cpu` or the name of a GPU; `past` are the runs of the store."""
+    count = min(epochs or spec.train.max_epochs, spec.train.max_epochs)
+    took = [
+        seconds
+        for run in past
+        if run.tags.get("flowmbpo.spec_hash") == spec_hash(spec)
+        and device in run.tags.get("flowmbpo.device", "")
+        and (device != "cpu" or run.tags.get(HOST_TAG) == hostname())
+        and (seconds := run.value(EPOCH_SECONDS)) is not None
+    ]
+    if took:
+        return Forecast(spec.name, count, statistics.median(took[:5]), "measured in earlier runs")
+    if device != "cpu":
+        hours = spec.expected.hours if spec.expected else None
+        expected = f"; the registry expects {hours[0]:g} to {hours[1]:g} hours on a suitable GPU" if hours else ""
+        return Forecast(spec.name, count, None, f"it has not run on a {device or 'GPU'} yet{expected}")
+    work = estimate(spec).epoch_gflop
+    seconds = (_FIXED_GFLOP + _PER_GFLOP * work) / gigaflops()
+    return Forecast(spec.name, count, seconds, f"estimated for this CPU, from {work:,.0f} GFLOP an epoch")
+
+
+@cache
+def gigaflops() -> float:
+    """Speed of this machine's CPU in matrix products of a network's size, GFLOP/s."""
+    import numpy as np
+
+    a, b = np.ones((1024, 512), np.float32), np.ones((512, 512), np.float32)
+    begun, best = time.perf_counter(), float("inf")
+    while time.perf_counter() - begun < 0.1:
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * a.size * b.shape[1] / best / 1e9
+
+
+def past_runs(tracking_uri: str | None) -> list[RunRecord]:
+    """Runs of the store, if it is a file and can be read: nobody waits for a server to be told how long to wait."""
+    try:
+        store = resolve_store(tracking_uri)
+        return open_reader(store).runs() if store.sqlite else []
+    except (UserError, WorkFailed):
+        return []
+
+
+def announce(
+    registry: Registry,
+    specs: Sequence[Experiment],
+    device: str,
+    tracking_uri: str | None,
+    epochs: int | None = None,
+    limit: float | None = None,
+) -> list[Forecast]:
+    """Say on stderr how long each of `specs` takes on `device`; where it is days and no time limit ends it before, also
+    what to run instead. Returns the forecasts."""
+    past = past_runs(tracking_uri)
+    found = [forecast(spec, epochs, device, past) for spec in specs]
+    for spec, one in zip(specs, found, strict=True):
+        tables.err.print(str(one), markup=False, highlight=False, soft_wrap=True)
+        if one.seconds is not None and min(one.seconds, limit or one.seconds) >= DAY:
+            ways = [f"where a GPU is, `flowmbpo submit {spec.name}`"] if spec.resources.gpus else []
+            if (other := _instead(spec, registry, past)) and other.seconds:
+                ways.append(f"here, `flowmbpo run {other.name}` (about {spoken(other.seconds)})")
+            ways.append("or a part of it, with --time-limit 2h; it can be continued")
+            tables.err.print(f"warning: instead, {'; '.join(ways)}", style="yellow", highlight=False, soft_wrap=True)
+    return found
+
+
+def _instead(spec: Experiment, registry: Registry, past: Sequence[RunRecord]) -> Forecast | None:
+    """The largest experiment of the same task and the same kind of world model that is done overnight, if any."""
+    wanted = _model(spec)
+    known = [registry.resolve(name).spec for name in registry.names()]
+    near = [other for other in known if other.env.kind == spec.env.kind and other.name != spec.name]
+    same = [other for other in near if _model(other) == wanted] or [o for o in near if _model(o)[0] == wanted[0]]
+    for others in (same, near):
+        found = [forecast(other, None, "cpu", past) for other in others]
+        short = [one for one in found if one.seconds is not None and one.seconds <= _OVERNIGHT]
+        if short:
+            return max(short, key=lambda one: one.seconds or 0.0)
+    return None
+
+
+def _model(spec: Experiment) -> tuple[str, str, int]:
+    model = spec.world_model
+    if isinstance(model, FlowWorldModelSpec):
+        return model.kind, model.integrator, model.substeps
+    return model.kind, "", 0
+
+
+def spoken(seconds: float) -> str:
+    """A duration as a person says it: one unit, two digits."""
+    for unit, length in (("days", DAY), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            amount = seconds / length
+            return f"{amount:,.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
+    return f"{seconds:.2g} s"

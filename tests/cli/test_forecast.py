@@ -1,0 +1,95 @@
+"""What is said before a run about how long it takes, and what to run instead of one that takes days."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from point import REGISTRY
+
+from flowmbpo.cli import forecast
+from flowmbpo.runs.lock import HOST_TAG, hostname
+from flowmbpo.spec.identity import spec_hash
+from flowmbpo.spec.registry import load_registry
+from flowmbpo.tracking.metrics import EPOCH_SECONDS
+from flowmbpo.tracking.records import Latest, RunRecord
+
+
+@pytest.fixture(autouse=True)
+def speed(monkeypatch):
+    """A machine of 60 GFLOP/s without a GPU."""
+    monkeypatch.setattr(forecast, "gigaflops", lambda: 60.0)
+    monkeypatch.setattr("flowmbpo.tracking.provenance.gpu_names", lambda: ())
+
+
+def run_of(spec, seconds: float, **tags: str) -> RunRecord:
+    known = {"flowmbpo.spec_hash": spec_hash(spec), "flowmbpo.device": "cpu", HOST_TAG: hostname()}
+    metrics = {EPOCH_SECONDS: Latest(seconds, 0, 0.0)}
+    return RunRecord("a", "a", "1", "x/seed-0", "FINISHED", 0.0, 1.0, {}, known | tags, metrics)
+
+
+def test_weeks_are_announced_with_what_to_run_instead(flowmbpo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = flowmbpo("run", "flow-v2", "--dry-run", "--device", "cpu", "--json")
+    assert done.code == 0
+    (row,) = done.json()
+    assert row["estimated_seconds"] == pytest.approx(20_000 * row["estimated_epoch_seconds"])
+    assert row["estimated_seconds"] > 30 * forecast.DAY
+    assert "48M-flow-v2: about" in done.err
+    assert "flowmbpo submit 48M-flow-v2" in done.err
+    name = done.err.split("flowmbpo run ")[1].split("`")[0]
+    spec = load_registry(None).resolve(name).spec
+    assert (spec.world_model.kind, spec.world_model.integrator, spec.world_model.substeps) == ("flow", "heun", 4)
+    assert forecast.forecast(spec, None, "cpu", []).seconds < forecast.DAY / 2
+
+
+def test_a_time_limit_and_a_short_experiment_need_no_advice(flowmbpo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["flow-v2", "--time-limit", "2h"], ["flow-v2", "--epochs", "2"], ["pointmass"]):
+        done = flowmbpo("run", *arguments, "--dry-run", "--device", "cpu")
+        assert "about" in done.err
+        assert "instead" not in done.err
+
+
+def test_submit_tells_it_too(flowmbpo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = flowmbpo("submit", "5M-baseline", "quickstart", "--cluster", "local", "--dry-run", "--json")
+    assert [row["estimated_seconds"] > 0 for row in done.json()] == [True, True]
+    done = flowmbpo("submit", "48M-flow-v2", "--cluster", "slurm", "--dry-run")
+    assert "48M-flow-v2: how long it takes is not known" in done.err
+    assert "the registry expects 6 to 10 hours" in done.err
+
+
+def test_a_run_says_it_before_it_starts(flowmbpo, tmp_path, monkeypatch, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    (tmp_path / "experiments.toml").write_text(REGISTRY)
+    monkeypatch.chdir(tmp_path)
+    done = flowmbpo("run", "point", "--device", "cpu", "--epochs", "2", "--json")
+    assert done.code == 0
+    assert done.err.index("point: about") < done.err.index("preparing")
+    again = flowmbpo("run", "point", "--dry-run", "--json")
+    assert json.loads(again.out)[0]["estimate_from"] == "measured in earlier runs"
+
+
+def test_what_was_measured_counts_more_than_what_is_estimated():
+    spec = load_registry(None).resolve("quickstart").spec
+    measured = run_of(spec, 2.0)
+    assert forecast.forecast(spec, 10, "cpu", [measured]).seconds == pytest.approx(20.0)
+    others = [
+        run_of(spec, 9.0, **{HOST_TAG: "elsewhere"}),
+        run_of(spec, 9.0, **{"flowmbpo.device": "NVIDIA L40S"}),
+        run_of(spec, 9.0, **{"flowmbpo.spec_hash": "other"}),
+        replace(measured, metrics={}),
+    ]
+    assert forecast.forecast(spec, 10, "cpu", others).basis.startswith("estimated")
+    assert forecast.forecast(spec, 10, "L40S", others).seconds == pytest.approx(90.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.123, "0.12 s"), (80, "80 s"), (95, "1.6 min"), (3_600, "60 min"), (7_200, "2.0 h"), (864_000, "10 days")],
+)
+def test_durations_are_said_in_two_digits(seconds, words):
+    assert forecast.spoken(seconds) == words
