@@ -19,7 +19,7 @@ from flowmbpo.runs.files import BrokenFile, atomic_folder, read_json, sha256, wr
 from flowmbpo.runs.layout import RunFiles, epoch_folder
 
 FORMAT = 1
-_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Checkpoint:
 
         try:
             skeleton = read_json(self.path / _STATE)
-            state = state_tree.join(skeleton, tensors.read_tensors(self.path / _TENSORS, device))
+            state = state_tree.join(skeleton, tensors.read_tensors(self.path / TENSORS, device))
         except (KeyError, TypeError, RecursionError) as error:
             raise BrokenFile(f"{self.path}: state and tensors do not belong together ({error})") from error
         if not isinstance(state, dict):
@@ -61,10 +61,10 @@ def save(folder: Path, state: Mapping[str, Any], *, kind: str, about: Mapping[st
     skeleton, by_name = state_tree.split(dict(state))
     try:
         with atomic_folder(folder) as temporary:
-            digest = tensors.write_tensors(temporary / _TENSORS, by_name)
+            digest = tensors.write_tensors(temporary / TENSORS, by_name)
             write_json(temporary / _STATE, skeleton)
             files = {
-                _TENSORS: {"sha256": digest, "bytes": (temporary / _TENSORS).stat().st_size},
+                TENSORS: {"sha256": digest, "bytes": (temporary / TENSORS).stat().st_size},
                 _STATE: {
                     "sha256": sha256(temporary / _STATE),
                     "bytes": (temporary / _STATE).stat().st_size,
@@ -91,7 +91,7 @@ def verify(folder: Path, kind: str) -> Checkpoint:
         raise BrokenFile(f"{folder}: holds a {manifest.get('kind')!r}, not a {kind!r}")
     if not all(isinstance(manifest.get(key), int) for key in ("epoch", "env_steps")):
         raise BrokenFile(f"{folder / _MANIFEST}: epoch or env_steps is missing")
-    if set(manifest["files"]) != {_TENSORS, _STATE}:  # names are never joined to a path unless they are ours
+    if set(manifest["files"]) != {TENSORS, _STATE}:  # names are never joined to a path unless they are ours
         raise BrokenFile(f"{folder / _MANIFEST}: unexpected files {sorted(map(str, manifest['files']))}")
     for name, entry in manifest["files"].items():
         path = folder / name

@@ -7,20 +7,25 @@ Not here: the journal, threads and retries (`delivery`). MLflow is imported on f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowmbpo.runs import journal
+from flowmbpo.runs.files import BrokenFile
 from flowmbpo.runs.journal import Entry
 from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.mlflow_model import add_model_files
 from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
 from flowmbpo.tracking.store import EXPERIMENT, Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
 
 MAX_METRICS = 1000  # MLflow's limits for one log_batch
 MAX_PARAMS = 100
@@ -163,6 +168,10 @@ class MlflowWriter:
             model = created.model_id
         files = folder / entry.outbox
         if files.is_dir():
+            try:
+                add_model_files(files, run, model)
+            except BrokenFile as error:  # its files are kept all the same
+                log.warning("checkpoint %s is no MLflow model: %s", entry.name, error)
             client.log_model_artifacts(model, str(files))
             client.finalize_logged_model(model, "READY")
         log_model_metrics(client, run, model, entry.metrics, entry.step, entry.time)

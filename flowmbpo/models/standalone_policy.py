@@ -1,0 +1,93 @@
+"""The deterministic policy of one checkpoint for `mlflow.pyfunc`. Needs PyTorch, safetensors and NumPy, not flowmbpo.
+
+A copy of this file lies in every MLflow model as `code/flowmbpo_policy.py`, beside the checkpoint's own files, so that
+the policy can be loaded where flowmbpo is not installed. It repeats the forward pass of `Encoder`, `Actor` and
+`ObservationNormalizer` operation by operation, because in float32 another order of them moves actions by more than
+1e-6; a test holds the two together. Every observation is encoded, as in closed loop; policies that
+were trained open loop (`train.imagination = "alongside"`) encode only one in `horizon` when flowmbpo evaluates them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+OBSERVATION_LIMIT, MIN_STD = 8.0, 0.01
+
+
+def _mish(x: Tensor) -> Tensor:
+    s = x.sigmoid()
+    n = torch.addcmul(s, s, 1 - s)
+    return n / (2 - n) * x
+
+
+def _group_softmax(x: Tensor, group: int) -> Tensor:
+    e = x.clamp(-80.0, 80.0).exp().unflatten(-1, (-1, group))
+    return (e / e.sum(-1, keepdim=True)).flatten(-2)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"mish": _mish, "silu": F.silu}
+
+
+class Policy:
+    """tanh(mu(encoder(normalised observation))) from the folder of a checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        spec = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["experiment"]
+        self._weights = load_file(folder / "tensors.safetensors")
+        self._normalize = spec["train"]["normalize_observations"]
+        self._encodes = spec["world_model"]["encoder"] == "mlp"
+        self._group = spec["world_model"]["simnorm_dim"]
+        self._model_activation = _ACTIVATIONS[spec["world_model"]["activation"]]
+        self._actor_activation = _ACTIVATIONS[spec["actor"]["activation"]]
+
+    def predict(self, observations: Any, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Actions (N, A) in [-1, 1], float32, for observations (N, O): an array, a list of lists or a DataFrame."""
+        obs = torch.from_numpy(np.array(observations, dtype=np.float32))
+        with torch.inference_mode():
+            return self._act(self._encode(obs)).numpy()
+
+    def _encode(self, x: Tensor) -> Tensor:
+        get = self._weights
+        if self._normalize:
+            count = get["observations/count"]
+            std = (get["observations/squares"] / count.clamp_min(1.0)).sqrt() if count > 0 else torch.ones(x.shape[-1])
+            x = (x - get["observations/mean"].float()) * std.float().clamp_min(MIN_STD).reciprocal()
+            x = x.clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+        if not self._encodes:
+            return x
+        layers = self._count("world_model/encoder.{}.linear.weight")
+        for index in range(layers):
+            name = f"world_model/encoder.{index}"
+            x = self._norm(f"{name}.norm", self._linear(f"{name}.linear", x))
+            last = index == layers - 1
+            x = _group_softmax(x, self._group) if last else self._model_activation(x)
+        return x
+
+    def _act(self, x: Tensor) -> Tensor:
+        for index in range(self._count("actor/trunk.{}.linear.weight")):
+            name = f"actor/trunk.{index}"
+            x = self._norm(f"{name}.norm", self._actor_activation(self._linear(f"{name}.linear", x)))
+        return self._linear("actor/mean", x).tanh()
+
+    def _count(self, pattern: str) -> int:
+        return next(index for index in range(1000) if pattern.format(index) not in self._weights)
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+
+
+def _load_pyfunc(path: str) -> Policy:
+    """What `mlflow.pyfunc.load_model` calls."""
+    return Policy(Path(path))
