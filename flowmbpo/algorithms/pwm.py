@@ -42,6 +42,7 @@ from flowmbpo.algorithms.measurement import measure
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, frozen, scheduled_rate
 from flowmbpo.algorithms.policy import DeterministicPolicy
+from flowmbpo.algorithms.replay import Sequences
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.algorithms.value_learning import fit_values
 from flowmbpo.models.actor import Actor
@@ -71,8 +72,12 @@ class PWM:
         actor_spec: ActorSpec,
         critic_spec: CriticSpec,
         generator: torch.Generator,
+        recorded: HeldOut | None = None,
     ) -> None:
-        """Resets `env`. `generator`, on the environment's device, feeds every random number drawn here."""
+        """Resets `env`. `generator`, on the environment's device, feeds every random number drawn here.
+
+        `recorded`: transitions for `train.pretrain`, needed iff that is set.
+        """
         self.world_model, self.actor, self.critic = world_model, actor, critic
         self.train, self.actor_spec, self.critic_spec = train, actor_spec, critic_spec
         self.generator = generator
@@ -99,6 +104,8 @@ class PWM:
         self.epoch = 0
         self.world_model_updates = 0
         self._caught_up = False  # whether the many first updates of the world model are done
+        self.recorded = recorded
+        self._pretrain_left = train.pretrain.updates if train.pretrain else 0
         self._imagined: Transitions | None = None
 
     # --- one epoch ---------------------------------------------------------------------------------------------------
@@ -116,8 +123,10 @@ class PWM:
 
     @property
     def phases(self) -> Sequence[tuple[str, Callable[[], Statistics]]]:
-        """The parts of one epoch, in order."""
+        """The parts of one epoch, in order; pre-training comes before the first."""
+        before = (("pretrain", self.pretrain),) if self._pretrain_left else ()
         return (
+            *before,
             ("rollout", self.rollout),
             ("actor", self.update_actor),
             ("critic", self.update_critic),
@@ -266,6 +275,25 @@ class PWM:
             precision=self._autocast,
         )
 
+    # --- before the first epoch --------------------------------------------------------------------------------------
+
+    def pretrain(self) -> Statistics:
+        """Train the world model on the recorded transitions, which also give the scales their start."""
+        assert self.recorded is not None
+        obs, rewards = self.recorded.kept()
+        self.observations.update(obs)
+        self.reward_scale.update(rewards)
+        self._center_regression()
+        count, self._pretrain_left, self._caught_up = self._pretrain_left, 0, True
+        return self._learn_world_model(count, self._recorded_sequences)
+
+    def _recorded_sequences(self) -> Sequences:
+        assert self.recorded is not None
+        batch = self.recorded.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
+        if batch is None:
+            raise ValueError(f"no recorded episode holds {self.train.sequence_length} transitions")
+        return batch
+
     # --- world model -------------------------------------------------------------------------------------------------
 
     def update_world_model(self) -> Statistics:
@@ -280,15 +308,21 @@ class PWM:
         count = self.train.wm_updates
         if not self._caught_up and self.epoch + 1 >= self.train.wm_first_epoch:
             count, self._caught_up = self.train.wm_first_updates, True
+        return self._learn_world_model(count, self._replayed_sequences)
+
+    def _replayed_sequences(self) -> Sequences:
+        return self.collector.replay.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
+
+    def _learn_world_model(self, count: int, draw: Callable[[], Sequences]) -> Statistics:
+        """`count` updates, each on a batch from `draw`."""
         sums: Statistics = {}
         for _ in range(count):
-            for name, value in self._improve_world_model().items():
+            for name, value in self._improve_world_model(draw()).items():
                 sums[name] = sums[name] + value if name in sums else value
         self.world_model_updates += count
         return {f"train/{name}": value / count for name, value in sums.items()}
 
-    def _improve_world_model(self) -> Statistics:
-        batch = self.collector.replay.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
+    def _improve_world_model(self, batch: Sequences) -> Statistics:
         with self._autocast():
             loss, parts = self.world_model.loss(
                 self.observations(batch.obs),
@@ -353,6 +387,7 @@ class PWM:
             "bad_steps": self._bad_steps,
             "world_model_updates": self.world_model_updates,
             "caught_up": self._caught_up,
+            "pretrain_left": self._pretrain_left,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -367,6 +402,7 @@ class PWM:
         self._bad_steps.copy_(state["bad_steps"])
         self.world_model_updates = int(state["world_model_updates"])
         self._caught_up = bool(state["caught_up"])
+        self._pretrain_left = int(state["pretrain_left"])
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.train.precision == "float32":

@@ -15,6 +15,7 @@ from flowmbpo.cli import (
     compare,
     jobs,
     logs,
+    record,
     render,
     report,
     run,
@@ -79,6 +80,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "report": report.report,
     "render": render.render,
+    "record": record.record,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name)(with_common_options(_command))

@@ -34,9 +34,9 @@ _DTYPES = {
 _CHUNK = 16 << 20  # bytes hashed and written at once
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Write `tensors` as one safetensors file, fsync it, and return its SHA-256."""
-    header: dict[str, Any] = {}
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], words: Mapping[str, str] | None = None) -> str:
+    """Write `tensors` as one safetensors file, fsync it, and return its SHA-256. `words` go into its metadata."""
+    header: dict[str, Any] = {"__metadata__": dict(words)} if words else {}
     offset = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()

@@ -221,6 +221,17 @@ class CriticSpec(Section):
     )
 
 
+class PretrainSpec(Section):
+    """Training of the world model on recorded transitions before the first real step."""
+
+    data: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        description="file that `flowmbpo record` wrote, from the working directory"
+    )
+    updates: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        description="world-model updates on it, instead of wm_first_updates"
+    )
+
+
 class TrainSpec(Section):
     """One epoch: rollout of `horizon` steps in `num_envs` environments, then actor, critic and world-model updates."""
 
@@ -245,6 +256,9 @@ class TrainSpec(Section):
     )
     wm_first_epoch: PositiveInt = Field(
         1, description="epoch of the wm_first_updates; before it there are wm_updates as in any other"
+    )
+    pretrain: PretrainSpec | None = Field(
+        None, description="training of the world model on recorded transitions before the first real step"
     )
     warmup_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1, description="epochs of data before the first model update; the policy does not change before it"

@@ -1,19 +1,25 @@
-"""Records one episode of a policy in the real environment. Draws nothing: pictures are made from the recording."""
+"""Records what a policy does in the real environment: one episode to look at, or many to learn from.
+
+Draws nothing and writes nothing: pictures and files are made from the recordings.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.envs.scenes import SCENES, Scene
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.episode import Episode, Outcome
 from flowmbpo.spec.identity import run_name
 from flowmbpo.training import builder
-from flowmbpo.training.evaluator import EvaluationEnv, Policy
+from flowmbpo.training.evaluator import Evaluation, EvaluationEnv, Evaluator, Policy
 
 
 def episode_of_checkpoint(folder: Path, device: str, seed: int | None = None, steps: int | None = None) -> Episode:
@@ -83,3 +89,35 @@ _ENDS: dict[Outcome, str] = {
     "time limit": "complete,",
     "recording ended": "its first",
 }
+
+
+class NoisyPolicy:
+    """A policy whose actions get Gaussian noise, of another size in each environment, and are clipped to [-1, 1]."""
+
+    def __init__(self, policy: Policy, noise: Tensor, generator: torch.Generator) -> None:
+        """noise: `[B]`, standard deviations; an environment with 0 follows the policy itself."""
+        self.policy, self.noise, self.generator = policy, noise.unsqueeze(-1), generator
+
+    def begin(self, num_envs: int) -> None:
+        self.policy.begin(num_envs)
+
+    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Policy.act`."""
+        actions, predicted = self.policy.act(obs)
+        drawn = torch.randn(actions.shape, generator=self.generator, device=actions.device)
+        return (actions + self.noise * drawn).clamp(-1.0, 1.0), predicted
+
+
+def record_episodes(
+    found: checkpoint.Checkpoint, *, episodes: int, noise: Sequence[float], seed: int, device: str
+) -> tuple[HeldOut, Evaluation]:
+    """`episodes` full episodes of a checkpoint's deterministic policy plus noise, and what they earned.
+
+    Each episode keeps one standard deviation of `noise`, in turn. Raises BrokenFile for a checkpoint that is not whole.
+    """
+    experiment = builder.experiment_of(found)
+    env = builder.build_env(experiment.env, episodes, seed, device)
+    kept = HeldOut.of(env, steps=env.episode_length, episodes=episodes)
+    sizes = torch.tensor(noise, device=device)[torch.arange(episodes, device=device) % len(noise)]
+    policy = NoisyPolicy(builder.load_policy(found, device), sizes, torch.Generator(device).manual_seed(seed))
+    return kept, Evaluator(env, seed)(policy, kept)

@@ -22,7 +22,7 @@ FORMS = {
 
 def empty(env):
     sizes = {"num_envs": env.num_envs, "obs_dim": env.obs_dim, "action_dim": env.action_dim, "device": env.device}
-    return HeldOut(episode_length=env.episode_length, **sizes)
+    return HeldOut(steps=env.episode_length, **sizes)
 
 
 def held_out_episodes(algorithm, episodes=8, length=20):
@@ -133,7 +133,7 @@ def test_a_second_evaluation_replaces_the_first():
 
 def test_only_so_many_episodes_are_kept():
     env = PointMassEnv(num_envs=300, seed=5, episode_length=20)
-    record = empty(env)
+    record = HeldOut.of(env, steps=20, episodes=128)
     Evaluator(env, seed=5)(learner(**FORMS["grounded"]).policy(), record)
     assert (record.num_envs, record.steps) == (128, 20)
     assert record.sample(10, 16, torch.Generator()).obs.shape == (17, 10, 2)

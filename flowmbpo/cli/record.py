@@ -1,0 +1,84 @@
+"""`flowmbpo record`: transitions of a checkpoint's policy as a file that `train.pretrain` learns from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import run_ids
+from flowmbpo.cli.options import JsonOption, TrackingOption
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs import checkpoint
+from flowmbpo.tracking.reader import open_reader, select_run
+
+
+def record(
+    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run.", show_default=False, autocompletion=run_ids)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where it goes.", show_default=False)],
+    episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Full episodes.")] = 128,
+    which: Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")] = "best",
+    noise: Annotated[
+        str,
+        typer.Option(help="Standard deviations of the noise on the actions; the episodes take them in turn."),
+    ] = "0,0.2,0.5,1",
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the starts and the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record what a policy does, with a mixture of noise, for `train.pretrain`."""
+    sizes = _parse_noise(noise)
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.absolute().parent}")
+    reader = open_reader(tracking_uri)
+    record = select_run(reader.runs(), run)
+    found = checkpoint.select(reader.checkpoints([record]), which)[-1]
+
+    from flowmbpo.runs.files import BrokenFile
+    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+    from flowmbpo.training.builder import experiment_of
+    from flowmbpo.training.devices import choose_device
+    from flowmbpo.training.recorded import write_recorded
+    from flowmbpo.training.rollout import record_episodes
+
+    try:
+        with checkpoint_folder(reader.store, found) as folder:
+            source = checkpoint.verify(folder, "checkpoint")
+            kept, result = record_episodes(
+                source, episodes=episodes, noise=sizes, seed=seed, device=choose_device(device)
+            )
+    except (BrokenFile, FileNotFoundError) as error:
+        raise WorkFailed(f"{record.run_name} {found.name}: {error}") from error
+    about = {"run_id": record.run_id, "epoch": source.epoch, "noise": noise, "seed": seed}
+    write_recorded(out, kept, experiment_of(source).env, about)
+    if as_json:
+        tables.print_json(
+            {
+                "file": str(out),
+                "run_id": record.run_id,
+                "epoch": source.epoch,
+                "episodes": episodes,
+                "transitions": kept.transitions,
+                "mean_reward": result.mean_reward,
+                "noise": sizes,
+            }
+        )
+        return
+    tables.err.print(
+        f"{out}: {episodes:,} episodes with {kept.transitions:,} transitions, R {result.mean_reward:,.0f} "
+        f"± {result.std_reward:,.0f} with noise",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _parse_noise(text: str) -> list[float]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d+(\.\d*)?|\.\d+", part) for part in parts):
+        raise UserError(f"--noise {text!r}: write standard deviations of 0 or more, as in --noise 0,0.2,0.5,1")
+    return [float(part) for part in parts]

@@ -1,0 +1,106 @@
+"""Recorded transitions: what is in the file, what may be wrong with it, and what pre-training does with them."""
+
+import copy
+
+import pytest
+import torch
+from tiny import tiny
+
+from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.errors import UserError
+from flowmbpo.runs.tensors import read_tensors, write_tensors
+from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
+from flowmbpo.training.builder import build
+from flowmbpo.training.evaluator import Evaluator
+from flowmbpo.training.recorded import read_recorded, write_recorded
+from flowmbpo.training.rollout import NoisyPolicy
+
+SPEC = tiny().env
+
+
+class Still:
+    def begin(self, num_envs):
+        pass
+
+    def act(self, obs):
+        return torch.zeros(len(obs), 1), torch.zeros(len(obs))
+
+
+@pytest.fixture
+def env():
+    return build(tiny(), 0, "cpu").evaluator.env
+
+
+@pytest.fixture
+def episodes(env):
+    kept = HeldOut.of(env, steps=env.episode_length, episodes=env.num_envs)
+    sizes = torch.arange(env.num_envs) % 2 * 0.5
+    Evaluator(env, 0)(NoisyPolicy(Still(), sizes, torch.Generator().manual_seed(0)), kept)
+    return kept
+
+
+@pytest.fixture
+def data(tmp_path, episodes):
+    path = tmp_path / "data.safetensors"
+    write_recorded(path, episodes, SPEC, {"run_id": "abc"})
+    return path
+
+
+def test_each_environment_keeps_its_size_of_noise(episodes):
+    actions = episodes.state_dict()["actions"]
+    assert not actions[:, ::2].any()
+    assert 0.3 < actions[:, 1::2].std() < 0.6
+    assert actions.abs().max() <= 1
+
+
+def test_what_is_written_is_read_back(data, env, episodes):
+    found = read_recorded(data, env, SPEC)
+    assert found.transitions == episodes.transitions > 0
+    one, other = (e.sample(8, 4, torch.Generator().manual_seed(1)) for e in (episodes, found))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_wrong_files_are_one_message(tmp_path, data, env):
+    whole = data.read_bytes()
+    wrong = {
+        "missing": None,
+        "truncated": whole[: len(whole) // 2],
+        "text": b"not a tensor",
+        "empty": b"",
+    }
+    for name, content in wrong.items():
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=r"train\.pretrain\.data.*flowmbpo record"):
+            read_recorded(path, env, SPEC)
+    foreign = tmp_path / "foreign.safetensors"
+    write_tensors(foreign, {"rewards": torch.zeros(3, 2)})
+    with pytest.raises(UserError, match="format is 'unknown'"):
+        read_recorded(foreign, env, SPEC)
+    with pytest.raises(UserError, match="another environment"):
+        read_recorded(data, env, AntEnvSpec())
+    with pytest.raises(UserError, match="another environment"):
+        read_recorded(data, env, PointMassEnvSpec(episode_length=SPEC.episode_length + 1))
+    tensors = read_tensors(data)
+    tensors["actions"] = tensors["actions"][..., :0]
+    write_recorded_tensors = {"format": "flowmbpo episodes 1", "env": SPEC.model_dump_json()}
+    write_tensors(foreign, tensors, write_recorded_tensors)
+    with pytest.raises(UserError, match="actions is"):
+        read_recorded(foreign, env, SPEC)
+
+
+def test_pretraining_comes_before_the_first_real_step_and_only_once(data):
+    spec = tiny(pretrain={"data": str(data), "updates": 7}, imagination="from_visited", normalize_observations=True)
+    algorithm = build(spec, 0, "cpu").algorithm
+    before = copy.deepcopy(algorithm.actor.state_dict())
+    algorithm.begin_epoch(0)
+    assert [name for name, _ in algorithm.phases] == ["pretrain", "rollout", "actor", "critic", "world_model"]
+    assert algorithm.pretrain()["train/world_model_loss"] > 0
+    assert algorithm.world_model_updates == 7
+    assert algorithm.observations.moments.count > 0
+    assert [name for name, _ in algorithm.phases][0] == "rollout"
+    for _, phase in algorithm.phases:
+        phase()
+    assert any(not torch.equal(before[name], value) for name, value in algorithm.actor.state_dict().items())
+    assert algorithm.world_model_updates == 7 + spec.train.wm_updates  # no many first updates any more
