@@ -18,7 +18,7 @@ def size(module: nn.Module | None) -> int:
 
 
 def compare(spec):
-    env, latent = spec.env, spec.world_model.latent_dim
+    env = spec.env
     model = build_world_model(spec.world_model, env.observation_dim, env.action_dim)
     counts = count_parameters(spec)
     built = {
@@ -27,8 +27,8 @@ def compare(spec):
         "reward": size(model.reward_head),
         "continuation": size(model.continuation_head),
         "decoder": size(model.decoder),
-        "actor": size(build_actor(spec.actor, latent, env.action_dim)),
-        "critics": size(build_critic(spec.critic, latent)),
+        "actor": size(build_actor(spec.actor, spec.world_model, env.action_dim)),
+        "critics": size(build_critic(spec.critic, spec.world_model)),
         "world_model": size(model) - size(model.continuation_head) - size(model.decoder),
     }
     assert built == {part: count for part, count in counts.as_dict().items() if part != "total"}

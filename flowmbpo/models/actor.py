@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmbpo.models.activations import Activation, find_activation
-from flowmbpo.models.layers import at_least_float32
+from flowmbpo.models.layers import at_least_float32, latent_input
 
 
 class ActivatedNorm(nn.Module):
@@ -59,8 +59,10 @@ class Actor(nn.Module):
         activation: str,
         log_std_init: float,
         log_std_min: float,
+        standardize: int | None = None,
     ) -> None:
         super().__init__()
+        self.input = latent_input(standardize)
         widths = [latent_dim, *units]
         self.trunk = nn.Sequential(
             *(ActivatedNorm(a, b, find_activation(activation)) for a, b in itertools.pairwise(widths))
@@ -80,7 +82,7 @@ class Actor(nn.Module):
 
     def mean_before_tanh(self, z: Tensor) -> Tensor:
         """mu: z `[..., Z]` -> `[..., A]`."""
-        return at_least_float32(self.mean(self.trunk(z)))
+        return at_least_float32(self.mean(self.trunk(self.input(z))))
 
     def mean_action(self, z: Tensor) -> Tensor:
         """The deterministic policy tanh(mu): z `[..., Z]` -> `[..., A]`."""

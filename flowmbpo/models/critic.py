@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmbpo.models.activations import Activation, find_activation
-from flowmbpo.models.layers import at_least_float32
+from flowmbpo.models.layers import at_least_float32, latent_input
 
 
 class EnsembleLinear(nn.Module):
@@ -50,8 +50,17 @@ class Critic(nn.Module):
 
     offset: Tensor
 
-    def __init__(self, *, latent_dim: int, units: Sequence[int], activation: str, ensemble: int) -> None:
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        units: Sequence[int],
+        activation: str,
+        ensemble: int,
+        standardize: int | None = None,
+    ) -> None:
         super().__init__()
+        self.input = latent_input(standardize)
         widths = [latent_dim, *units]
         self.ensemble = ensemble
         self.trunk = nn.Sequential(
@@ -62,7 +71,7 @@ class Critic(nn.Module):
 
     def values(self, z: Tensor) -> Tensor:
         """Value of every member: z `[..., Z]` -> `[E, ...]`."""
-        flat = z.reshape(1, -1, z.shape[-1]).expand(self.ensemble, -1, -1)
+        flat = self.input(z).reshape(1, -1, z.shape[-1]).expand(self.ensemble, -1, -1)
         return at_least_float32(self.head(self.trunk(flat))).view(self.ensemble, *z.shape[:-1]) + self.offset
 
     def min(self, z: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class MLPDynamics(Dynamics):
     Where the latent is no simplex (`simnorm_dim` None: the normalised observation itself) the last layer is a plain
     Linear. With `residual` it is a plain Linear too and means the change, z' = z + f(z, a), or on simplices
     z' = SimNorm(log z + f(z, a)); it starts ten times smaller: an untrained model then says that little changes, which
-    is nearly true of one control step.
+    is nearly true of one control step. `standardize`: see `layers.latent_input`.
     """
 
     evaluations_per_step = 1
@@ -97,11 +97,12 @@ class MLPDynamics(Dynamics):
         simnorm_dim: int | None,
         residual: bool,
         activation: str,
+        standardize: int | None = None,
     ) -> None:
         super().__init__()
         check_groups(latent_dim, simnorm_dim)
         self.simnorm_dim, self.residual = simnorm_dim, residual
-        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim)
+        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim, standardize=standardize)
         self.head: nn.Module
         if simnorm_dim is None or residual:
             self.head = nn.Linear(units[-1], latent_dim)

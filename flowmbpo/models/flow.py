@@ -53,10 +53,13 @@ class VelocityField(nn.Module):
         parametrisation: str,
         residual: bool,
         conditions: int,
+        standardize: int | None,
     ) -> None:
         super().__init__()
         check_groups(latent_dim, simnorm_dim)
-        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim + conditions)
+        self.trunk = NormedMLP(
+            latent_dim, units, activation, context_features=action_dim + conditions, standardize=standardize
+        )
         self.endpoint = parametrisation == "endpoint"
         self.simnorm_dim, self.residual = simnorm_dim, residual
         self.head: nn.Module
@@ -109,6 +112,7 @@ class FlowDynamics(Dynamics):
         velocity: str,
         residual: bool,
         objective: str,
+        standardize: int | None = None,
     ) -> None:
         super().__init__()
         if objective not in OBJECTIVES:
@@ -128,6 +132,7 @@ class FlowDynamics(Dynamics):
             parametrisation=velocity,
             residual=residual,
             conditions=self.conditions,
+            standardize=standardize,
         )
 
     def next(self, z: Tensor, action: Tensor) -> Tensor:

@@ -29,10 +29,17 @@ class Head(nn.Module, ABC):
     """Normed layers on [z, a] and a linear layer of `outputs` that starts at zero; subclasses give it its meaning."""
 
     def __init__(
-        self, *, latent_dim: int, action_dim: int, units: Sequence[int], activation: str, outputs: int
+        self,
+        *,
+        latent_dim: int,
+        action_dim: int,
+        units: Sequence[int],
+        activation: str,
+        outputs: int = 1,
+        standardize: int | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim)
+        self.trunk = NormedMLP(latent_dim, units, activation, context_features=action_dim, standardize=standardize)
         self.last = nn.Linear(units[-1], outputs)
         init_truncated_normal_(self)
         nn.init.zeros_(self.last.weight)
@@ -62,9 +69,6 @@ class Head(nn.Module, ABC):
 class ScalarReward(Head):
     """The reward as one number, squared error."""
 
-    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int], activation: str) -> None:
-        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, activation=activation, outputs=1)
-
     def decode(self, raw: Tensor) -> Tensor:
         """See `Head.decode`."""
         return raw.squeeze(-1)
@@ -90,10 +94,18 @@ class TwoHotReward(Head):
         action_dim: int,
         units: Sequence[int],
         activation: str,
+        standardize: int | None = None,
         bins: int = 101,
         limit: float = 10.0,
     ) -> None:
-        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, activation=activation, outputs=bins)
+        super().__init__(
+            latent_dim=latent_dim,
+            action_dim=action_dim,
+            units=units,
+            activation=activation,
+            outputs=bins,
+            standardize=standardize,
+        )
         self.register_buffer("bins", torch.linspace(-limit, limit, bins), persistent=False)
 
     def decode(self, raw: Tensor) -> Tensor:
@@ -112,9 +124,6 @@ class TwoHotReward(Head):
 
 class Continuation(Head):
     """Probability that the episode goes on after (z, a), that is: the transition does not terminate it."""
-
-    def __init__(self, *, latent_dim: int, action_dim: int, units: Sequence[int], activation: str) -> None:
-        super().__init__(latent_dim=latent_dim, action_dim=action_dim, units=units, activation=activation, outputs=1)
 
     def decode(self, raw: Tensor) -> Tensor:
         """See `Head.decode`."""

@@ -37,6 +37,30 @@ class SimNorm(nn.Module):
         return f"group={self.group}"
 
 
+class Standardize(nn.Module):
+    """group z - 1: a latent on simplices whose features have mean 0 and, where a softmax spreads, deviation about 1.
+
+    As SimNorm gives it, every feature is near 1 / group and varies little around that: a first layer then sees mostly a
+    constant, and learns slowly from what is beside it.
+    """
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, z: Tensor) -> Tensor:
+        """`[..., Z]` -> `[..., Z]`."""
+        return self.group * z - 1
+
+    def extra_repr(self) -> str:
+        return f"group={self.group}"
+
+
+def latent_input(standardize: int | None) -> nn.Module:
+    """What a network does first with a latent: `Standardize` by groups of that many features, or nothing (None)."""
+    return nn.Identity() if standardize is None else Standardize(standardize)
+
+
 class NormedLinear(nn.Module):
     """Linear -> LayerNorm -> activation, on `x` or on the pair `[x, context]`.
 
@@ -63,19 +87,31 @@ class NormedLinear(nn.Module):
 
 
 class NormedMLP(nn.Module):
-    """Normed layers of widths `units` on `[x, context]`; the trunk of dynamics, reward and continuation."""
+    """Normed layers of widths `units` on `[x, context]`; the trunk of dynamics, heads and decoder.
 
-    def __init__(self, in_features: int, units: Sequence[int], activation: str, *, context_features: int = 0) -> None:
+    `standardize`: see `latent_input`; of x only.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        units: Sequence[int],
+        activation: str,
+        *,
+        context_features: int = 0,
+        standardize: int | None = None,
+    ) -> None:
         super().__init__()
         if not units:
             raise ValueError("a network needs at least one hidden layer; units is empty")
         function = find_activation(activation)
+        self.input = latent_input(standardize)
         self.first = NormedLinear(in_features, units[0], function, context_features=context_features)
         self.rest = nn.Sequential(*(NormedLinear(a, b, function) for a, b in itertools.pairwise(units)))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """`x [..., in]`, `context [..., context]` -> `[..., units[-1]]`."""
-        return self.rest(self.first(x, context))
+        return self.rest(self.first(self.input(x), context))
 
 
 def check_groups(latent_dim: int, simnorm_dim: int | None) -> None:

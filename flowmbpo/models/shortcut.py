@@ -40,6 +40,7 @@ class ShortcutDynamics(FlowDynamics):
         substeps: int,
         tau_sampling: str,
         residual: bool,
+        standardize: int | None = None,
     ) -> None:
         if integrator != "euler" or substeps not in SUBSTEPS:
             raise ValueError(
@@ -57,6 +58,7 @@ class ShortcutDynamics(FlowDynamics):
             velocity="endpoint",
             residual=residual,
             objective="matching",
+            standardize=standardize,
         )
         self.loss_evaluations += 3.0 / CONSISTENCY_SHARE
 

@@ -49,9 +49,11 @@ class Decoder(nn.Module):
     observation says.
     """
 
-    def __init__(self, *, latent_dim: int, units: Sequence[int], obs_dim: int, activation: str) -> None:
+    def __init__(
+        self, *, latent_dim: int, units: Sequence[int], obs_dim: int, activation: str, standardize: int | None = None
+    ) -> None:
         super().__init__()
-        self.trunk = NormedMLP(latent_dim, units, activation)
+        self.trunk = NormedMLP(latent_dim, units, activation, standardize=standardize)
         self.last = nn.Linear(units[-1], obs_dim)
         init_truncated_normal_(self)
 

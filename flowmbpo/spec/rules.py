@@ -135,6 +135,14 @@ def _simplex_only(v: Values) -> Iterator[Verdict]:
             "remove the key",
             also=("world_model.encoder",),
         )
+    if v["world_model.latent_input"] != "raw":
+        yield Verdict(
+            "world_model.latent_input",
+            'must be "raw" where world_model.encoder = "observation": observations are standardised by '
+            "train.normalize_observations",
+            "remove the key",
+            also=("world_model.encoder",),
+        )
     if v["world_model.decoder_units"]:
         yield Verdict(
             "world_model.decoder_units",
@@ -382,18 +390,6 @@ def _first_updates(v: Values) -> Iterator[Verdict]:
         )
 
 
-def _pretrain(v: Values) -> Iterator[Verdict]:
-    if v["train.pretrain.updates"] is not None and v["train.wm_first_epoch"] > 1:
-        yield Verdict(
-            "train.wm_first_epoch",
-            "has no effect with train.pretrain: the model is trained before the first epoch, and actor and critic "
-            "begin at once",
-            "remove the key",
-            severity="warning",
-            also=("train.pretrain",),
-        )
-
-
 def _minibatches(v: Values) -> Iterator[Verdict]:
     samples = v["train.num_envs"] * v["train.horizon"]
     if v["critic.minibatches"] > samples:
@@ -433,7 +429,6 @@ RULES: tuple[Rule, ...] = (
     _environments_fill_batch,
     _warmup,
     _first_updates,
-    _pretrain,
     _minibatches,
     _expectations,
 )

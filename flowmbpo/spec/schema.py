@@ -132,6 +132,11 @@ class _WorldModelBase(Section):
     continuation_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
         (), description="hidden widths of the head that predicts whether the episode goes on; empty for no such head"
     )
+    latent_input: Literal["raw", "standardized"] = Field(
+        "raw",
+        description="what all networks see of a latent on simplices: z itself, as published, or simnorm_dim z - 1, "
+        "whose features have mean 0 and deviation about 1",
+    )
     decoder_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
         (),
         description="hidden widths of the head that reconstructs the observation, so that the latent keeps what it "

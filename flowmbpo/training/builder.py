@@ -66,8 +66,8 @@ def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: tor
     return PWM(
         env=env,  # the recorder passes everything else through
         world_model=build_world_model(experiment.world_model, env.obs_dim, env.action_dim).to(env.device),
-        actor=build_actor(experiment.actor, experiment.world_model.latent_dim, env.action_dim).to(env.device),
-        critic=build_critic(experiment.critic, experiment.world_model.latent_dim).to(env.device),
+        actor=build_actor(experiment.actor, experiment.world_model, env.action_dim).to(env.device),
+        critic=build_critic(experiment.critic, experiment.world_model).to(env.device),
         train=train,
         actor_spec=experiment.actor,
         critic_spec=experiment.critic,
@@ -93,6 +93,7 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
         "latent_dim": spec.latent_dim,
         "action_dim": action_dim,
         "activation": spec.activation,
+        "standardize": standardized_groups(spec),
     }
     dynamics_sizes = {**sizes, "units": spec.units, "simnorm_dim": spec.simnorm_dim if learned else None}
     encoder: nn.Module = nn.Identity()
@@ -133,24 +134,42 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
 
 def build_decoder(spec: WorldModelSpec, obs_dim: int) -> Decoder:
     """The head that reconstructs an observation from a latent."""
-    return Decoder(latent_dim=spec.latent_dim, units=spec.decoder_units, obs_dim=obs_dim, activation=spec.activation)
+    return Decoder(
+        latent_dim=spec.latent_dim,
+        units=spec.decoder_units,
+        obs_dim=obs_dim,
+        activation=spec.activation,
+        standardize=standardized_groups(spec),
+    )
 
 
-def build_actor(spec: ActorSpec, latent_dim: int, action_dim: int) -> Actor:
-    """The policy on latents."""
+def standardized_groups(spec: WorldModelSpec) -> int | None:
+    """Features per group of latents that networks see standardised; None where they see them as they are."""
+    return spec.simnorm_dim if spec.latent_input == "standardized" else None
+
+
+def build_actor(spec: ActorSpec, model: WorldModelSpec, action_dim: int) -> Actor:
+    """The policy on latents of such a world model."""
     return Actor(
-        latent_dim=latent_dim,
+        latent_dim=model.latent_dim,
         action_dim=action_dim,
         units=spec.units,
         activation=spec.activation,
         log_std_init=spec.log_std_init,
         log_std_min=spec.log_std_min,
+        standardize=standardized_groups(model),
     )
 
 
-def build_critic(spec: CriticSpec, latent_dim: int) -> Critic:
-    """The ensemble of values on latents."""
-    return Critic(latent_dim=latent_dim, units=spec.units, activation=spec.activation, ensemble=spec.ensemble)
+def build_critic(spec: CriticSpec, model: WorldModelSpec) -> Critic:
+    """The ensemble of values on latents of such a world model."""
+    return Critic(
+        latent_dim=model.latent_dim,
+        units=spec.units,
+        activation=spec.activation,
+        ensemble=spec.ensemble,
+        standardize=standardized_groups(model),
+    )
 
 
 def experiment_of(found: Checkpoint) -> Experiment:

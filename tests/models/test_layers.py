@@ -12,9 +12,9 @@ from flowmbpo.models.critic import Critic
 from flowmbpo.models.dynamics import MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import ScalarReward, TwoHotReward
-from flowmbpo.models.layers import NormedLinear, NormedMLP, SimNorm, check_groups, count_parameters
+from flowmbpo.models.layers import NormedLinear, NormedMLP, SimNorm, Standardize, check_groups, count_parameters
 from flowmbpo.models.shortcut import ShortcutDynamics
-from flowmbpo.models.world_model import Encoder, WorldModel
+from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 
 FAMILIES = {
     "5M": {"units": (512, 512), "encoder_units": (256,), "latent_dim": 512},
@@ -129,3 +129,28 @@ def test_wrong_sizes_are_named() -> None:
         check_groups(100, 8)
     with pytest.raises(ValueError, match="at least one hidden layer"):
         NormedMLP(8, (), "mish")
+
+
+def test_a_standardized_latent_has_mean_zero_and_unit_features_and_every_network_sees_it() -> None:
+    z = SimNorm(8)(3 * torch.randn(500, 32))
+    x = Standardize(8)(z)
+    torch.testing.assert_close(x.unflatten(-1, (4, 8)).sum(-1), torch.zeros(500, 4), atol=1e-5, rtol=0)
+    assert 0.5 < x.std() < 2.5
+    assert x.min() >= -1
+    sizes = {"latent_dim": 32, "units": (16,), "activation": "silu"}
+    head = {**sizes, "action_dim": 3}
+    action = torch.randn(500, 3)
+    seen = {
+        "actor": (Actor(**head, log_std_init=-1.0, log_std_min=-2.0, standardize=8), "mean_action", (z,)),
+        "critic": (Critic(**sizes, ensemble=2, standardize=8), "values", (z,)),
+        "reward": (ScalarReward(**head, standardize=8), "forward", (z, action)),
+        "two_hot": (TwoHotReward(**head, standardize=8), "forward", (z, action)),
+        "mlp": (MLPDynamics(**head, simnorm_dim=8, residual=True, standardize=8), "next", (z, action)),
+        "decoder": (Decoder(**sizes, obs_dim=5, standardize=8), "forward", (z,)),
+    }
+    for name, (network, verb, arguments) in seen.items():
+        inputs: list[torch.Tensor] = []
+        first = next(m for m in network.modules() if isinstance(m, Standardize))
+        first.register_forward_hook(lambda module, given, out, inputs=inputs: inputs.append(out))
+        getattr(network, verb)(*arguments)
+        torch.testing.assert_close(inputs[0], x, msg=name)

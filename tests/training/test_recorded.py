@@ -99,7 +99,7 @@ def test_pretraining_comes_before_the_first_real_step_and_only_once(data):
     assert algorithm.pretrain()["train/world_model_loss"] > 0
     assert algorithm.world_model_updates == 7
     assert algorithm.observations.moments.count > 0
-    assert [name for name, _ in algorithm.phases][0] == "rollout"
+    assert next(name for name, _ in algorithm.phases) == "rollout"
     for _, phase in algorithm.phases:
         phase()
     assert any(not torch.equal(before[name], value) for name, value in algorithm.actor.state_dict().items())
