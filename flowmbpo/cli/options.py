@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flowmbpo.cli import streams
 from flowmbpo.errors import UserError
 
 RegistryOption = Annotated[
@@ -31,7 +32,18 @@ TrackingOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+
+
+def _json_alone(context: typer.Context, given: bool) -> bool:
+    if given:
+        context.with_resource(streams.json_alone())
+    return given
+
+
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", callback=_json_alone, help="Print one JSON document on stdout and nothing else there."),
+]
 
 
 def with_common_options(command: Callable[..., None]) -> Callable[..., None]:

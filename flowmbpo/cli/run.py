@@ -12,7 +12,7 @@ from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
 from flowmbpo.errors import UserError
 from flowmbpo.spec.registry import load_registry
-from flowmbpo.tracking.store import resolve_store
+from flowmbpo.tracking.store import check_database, resolve_store
 
 if TYPE_CHECKING:
     from flowmbpo.cli.forecast import Forecast
@@ -113,7 +113,7 @@ def _refuse_with_resume(
 
 def _check_options(device: str, tracking_uri: str | None, resume: str | None) -> None:
     """What a dry run can tell beyond the spec. Torch is loaded only where the answer depends on it."""
-    resolve_store(tracking_uri)
+    check_database(resolve_store(tracking_uri))
     if device != "auto":
         from flowmbpo.training.devices import choose_device
 

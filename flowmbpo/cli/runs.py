@@ -66,14 +66,14 @@ def live_runs(tracking_uri: str | None) -> list[RunRecord]:
 
 def read_and_mark(reader: Reader) -> list[RunRecord]:
     """All runs of the store; those whose process is gone are closed as KILLED first."""
-    from flowmbpo.runs.lock import is_dead
+    from flowmbpo.tracking.places import has_no_process, runs_as_they_are
 
     found = reader.runs()
-    if any(run.status == "RUNNING" and is_dead(run.tags) for run in found):
+    if any(has_no_process(reader.store, run) for run in found):
         from flowmbpo.tracking.recovery import mark_dead_runs
 
-        if mark_dead_runs(reader.store, found):
-            found = reader.runs()
+        mark_dead_runs(reader.store, found)
+        return runs_as_they_are(reader)
     return found
 
 

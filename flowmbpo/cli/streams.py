@@ -10,6 +10,9 @@ import io
 import os
 import select
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 _NOBODY_THERE = (errno.EPIPE, errno.EIO, errno.EBADF)  # the reader has gone, which is its own choice
 
@@ -46,6 +49,26 @@ def make_lossy() -> None:
             setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=lines))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+_json: TextIO | None = None  # where a JSON document goes while everything else goes to standard error
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Standard output holds what `write_json` gets and nothing else: whatever else is printed, by libraries too, goes
+    to standard error."""
+    global _json
+    _json, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, _json = _json, None
+
+
+def write_json(text: str) -> None:
+    """Write the document of a command with `--json`."""
+    (_json or sys.stdout).write(text)
 
 
 def nobody_reads() -> bool:

@@ -15,7 +15,7 @@ from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, par
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.registry import Registry, load_registry
-from flowmbpo.tracking.store import Store, resolve_store
+from flowmbpo.tracking.store import Store, check_database, resolve_store
 
 if TYPE_CHECKING:
     from flowmbpo.cli.forecast import Forecast
@@ -77,6 +77,7 @@ def submit(
     chosen, seed_list = _chosen(found, names or [], everything, seeds, overrides or [], resume)
     where = _cluster(cluster, dry_run)
     store = resolve_store(tracking_uri)
+    check_database(store)
     asked = {
         "account": account,
         "partition": partition,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from flowmbpo.cli import streams
 
 out = Console()
 err = Console(stderr=True)
@@ -23,8 +24,7 @@ def on_terminal(console: Console) -> bool:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout. Non-finite numbers become null: they are not JSON."""
-    json.dump(_finite(document), sys.stdout, indent=2, allow_nan=False, default=str)
-    sys.stdout.write("\n")
+    streams.write_json(json.dumps(_finite(document), indent=2, allow_nan=False, default=str) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -16,8 +16,8 @@ from flowmbpo.reports.differences import spec_difference, stale_runs
 from flowmbpo.reports.known import Known, as_registry, known_experiments
 from flowmbpo.reports.rows import EVALUATED, TRAINED, Row, RunFigures, make_row, run_figures
 from flowmbpo.reports.verdicts import Verdict, judge_all
-from flowmbpo.runs.lock import is_dead
 from flowmbpo.spec.problems import did_you_mean
+from flowmbpo.tracking.places import runs_as_they_are
 from flowmbpo.tracking.reader import Reader, open_reader, select_run
 from flowmbpo.tracking.records import RunRecord
 
@@ -95,7 +95,7 @@ def compare(
         raise UserError("name experiments or runs to compare; `flowmbpo list` and `flowmbpo runs` show them")
     known = known_experiments(as_registry(registry))
     reader = open_reader(tracking_uri) if tracking_uri is None or isinstance(tracking_uri, str) else tracking_uri
-    groups = _select(list(selectors), reader.runs(), known)
+    groups = _select(list(selectors), runs_as_they_are(reader), known)
     chosen = list({run.run_id: run for group in groups for run in group.counted}.values())
     if not chosen:
         raise UserError(_nothing_finished(groups))
@@ -129,8 +129,8 @@ def _assemble(
         spec_diff=spec_difference(runs),
         verdicts=judge_all(counted),
         missing=_missing([group for group in groups if group.is_experiment]),
-        failed=[_named(run) for run in everything if _status(run) in ("FAILED", "KILLED")],
-        running=[_named(run) for run in everything if _status(run) == "RUNNING"],
+        failed=[_named(run) for run in everything if run.status in ("FAILED", "KILLED")],
+        running=[_named(run) for run in everything if run.status == "RUNNING"],
         stale=stale_runs([run for found in runs.values() for run in found], known),
         notes=_notes(rows, runs),
         figures=counted,
@@ -177,7 +177,7 @@ def _counts(runs: Sequence[RunRecord]) -> str:
     words = [
         f"{count} {status.lower()}"
         for status in ("FINISHED", "RUNNING", "FAILED", "KILLED")
-        if (count := sum(_status(run) == status for run in runs))
+        if (count := sum(run.status == status for run in runs))
     ]
     return ", ".join(words) or "no runs"
 
@@ -198,17 +198,12 @@ def _missing(groups: Sequence[_Group]) -> list[dict[str, Any]]:
     return missing
 
 
-def _status(run: RunRecord) -> str:
-    """The run's status; one that claims to be running without a process was killed."""
-    return "KILLED" if run.status == "RUNNING" and is_dead(run.tags) else run.status
-
-
 def _named(run: RunRecord) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "name": run.name,
         "seed": run.seed,
-        "status": _status(run),
+        "status": run.status,
         "env_steps": run.env_steps,
         "episode_reward": run.episode_reward,
     }

@@ -138,7 +138,7 @@ def read_entries(path: Path, offset: int = 0) -> Iterator[tuple[Entry, int]]:
             if not line.endswith(b"\n"):
                 return  # still being written
             offset += len(line)
-            if (entry := _entry(line)) is not None:
+            if (entry := parse_entry(line)) is not None:
                 yield entry, offset
 
 
@@ -153,11 +153,17 @@ def first_entry(path: Path) -> Create | None:
 
 def last_status(path: Path) -> RunStatus:
     """How the run stands as far as it could write it down. Raises OSError."""
-    status: RunStatus = "RUNNING"
+    entry = last_status_entry(path)
+    return entry.status if entry else "RUNNING"
+
+
+def last_status_entry(path: Path) -> Status | None:
+    """The newest entry that says how the run stands. Raises OSError."""
+    newest = None
     for entry, _ in read_entries(path):
         if isinstance(entry, Status):
-            status = entry.status
-    return status
+            newest = entry
+    return newest
 
 
 def all_tags(path: Path) -> dict[str, str]:
@@ -170,7 +176,8 @@ def all_tags(path: Path) -> dict[str, str]:
     return found
 
 
-def _entry(line: bytes) -> Entry | None:
+def parse_entry(line: bytes) -> Entry | None:
+    """The entry that a line of a journal holds; None for one that is damaged or of another version."""
     try:
         found = json.loads(line)
         kind = _KINDS[found["op"]]

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs import files
+from flowmbpo.runs import files, heartbeats
 from flowmbpo.runs.layout import RunFiles
 
 HEARTBEAT_SECONDS = 30.0  # between two signs of life in the store
-SILENCE_SECONDS = 600.0  # without one, a run on another machine counts as dead
+SILENCE_SECONDS = 600.0  # while we saw none, a run on another machine counts as dead
 
 HOST_TAG = "flowmbpo.host"
 PID_TAG = "flowmbpo.pid"
@@ -97,28 +97,28 @@ def process_tags(run_folder: Path) -> dict[str, str]:
     }
 
 
-def is_dead(tags: Mapping[str, str], now: float | None = None) -> bool:
+def is_dead(tags: Mapping[str, str], folder: Path | None = None, now: float | None = None) -> bool:
     """Whether a run that claims to be RUNNING has no process any more, as far as can be told from here.
 
-    On the run's own machine its lock decides; where its folder is gone, its process id, if that means anything here.
-    Elsewhere only silence counts. A run that never said where it runs (written by another tool) is left alone.
+    On the run's own machine the lock in its `folder` decides (default: where it says that it runs); where that is gone,
+    its process id, if that means anything here. Elsewhere only silence counts, measured by our own clock: `now`, Unix
+    seconds. A run that never said where it runs (written by another tool) is left alone.
     """
     host = tags.get(HOST_TAG)
     if host is None:
         return False
+    directory = folder or (Path(tags[DIRECTORY_TAG]) if tags.get(DIRECTORY_TAG) else None)
     if host == hostname():
-        directory = tags.get(DIRECTORY_TAG)
-        locked = is_locked(Path(directory)) if directory else None
+        locked = is_locked(directory) if directory else None
         if locked is not None:
             return not locked
         pid = tags.get(PID_TAG, "")
         if pid.isdigit() and pid_space() and tags.get(PID_SPACE_TAG) == pid_space():
             return not _process_exists(int(pid))
-    try:
-        beat = float(tags[HEARTBEAT_TAG])
-    except (KeyError, ValueError):
+    if HEARTBEAT_TAG not in tags:
         return False
-    return (time.time() if now is None else now) - beat > SILENCE_SECONDS
+    run = f"{host}:{tags.get(DIRECTORY_TAG, '')}"
+    return heartbeats.silence(run, tags[HEARTBEAT_TAG], time.time() if now is None else now) > SILENCE_SECONDS
 
 
 def _process_exists(pid: int) -> bool:

@@ -6,7 +6,6 @@ Not here: what is delivered (`run_tracker` writes the journal) and MLflow itself
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs import journal
+from flowmbpo.runs import journal, refused
 from flowmbpo.runs.journal import Cursor, Entry, Journal, read_entries
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.runs.lock import HEARTBEAT_SECONDS, HEARTBEAT_TAG
@@ -44,7 +43,7 @@ class Delivery:
         self.writer = writer
         cursor = Cursor.load(files.delivered, key, str(writer.store))
         self.cursor = cursor.advanced(mlflow_run_id=mlflow_run_id) if mlflow_run_id else cursor
-        self.refused = 0
+        self.ended = False  # whether MLflow has the run's final status
 
     @property
     def pending_bytes(self) -> int:
@@ -53,6 +52,11 @@ class Delivery:
             return os.path.getsize(self.files.journal) - self.cursor.offset
         except OSError:
             return 0
+
+    @property
+    def refused(self) -> int:
+        """How many entries MLflow did not take; they are kept and offered again."""
+        return refused.count(self.files.refused)
 
     def deliver_some(self) -> bool:
         """Deliver the next entries; False when there are none. Raises Unreachable, and nothing is lost; WorkFailed when
@@ -64,17 +68,39 @@ class Delivery:
         if not batch:
             return False
         entries = [entry for entry, _ in batch]
-        self._write(self._run(), entries)
+        kept = self._write(self._run(), entries)
+        refused.add(self.files.refused, kept)
         self._move(self.cursor.advanced(offset=batch[-1][1]))
-        for entry in entries:
-            if isinstance(entry, journal.Artifact | journal.Checkpoint):
-                shutil.rmtree(self.files.tracking / entry.outbox, ignore_errors=True)
+        self._delivered(entries, [entry for entry, _ in kept])
         return True
 
     def deliver_all(self) -> None:
         """Everything there is. Raises Unreachable when the store goes away meanwhile."""
         while self.deliver_some():
             pass
+
+    def deliver_refused(self) -> int:
+        """Offer once more what was refused; returns how much of it MLflow takes now. Raises Unreachable."""
+        entries = refused.read(self.files.refused)
+        if not entries:
+            return 0
+        if any(isinstance(entry, journal.Status) for entry in entries):  # only the newest is still true
+            newest = journal.last_status_entry(self.files.journal)
+            entries = [entry for entry in entries if not isinstance(entry, journal.Status)]
+            entries += [newest] if newest else []
+        kept = self._write(self._run(), entries)
+        refused.replace(self.files.refused, kept)
+        self._delivered(entries, [entry for entry, _ in kept])
+        return len(entries) - len(kept)
+
+    def _delivered(self, entries: list[Entry], but: list[Entry]) -> None:
+        for entry in entries:
+            if entry in but:
+                continue
+            if isinstance(entry, journal.Artifact | journal.Checkpoint):
+                shutil.rmtree(self.files.tracking / entry.outbox, ignore_errors=True)
+            elif isinstance(entry, journal.Status):
+                self.ended = entry.status != "RUNNING"
 
     def _run(self) -> str:
         if not self.cursor.mlflow_run_id:
@@ -84,19 +110,17 @@ class Delivery:
             self._move(self.cursor.advanced(mlflow_run_id=self.writer.find_or_create(create, look=True)))
         return self.cursor.mlflow_run_id
 
-    def _write(self, run: str, entries: list[Entry]) -> None:
+    def _write(self, run: str, entries: list[Entry]) -> list[tuple[Entry, str]]:
+        """Hand `entries` over; returns those that MLflow refused, with its reasons."""
         try:
             self.writer.write(run, entries, self.files.tracking)
         except Refused as error:
-            if len(entries) > 1:  # find the one that is refused; repeating the others does no harm
-                for entry in entries:
-                    self._write(run, [entry])
-                return
-            self.refused += 1
-            (entry,) = entries
-            log.warning("an entry of the journal (%s) is not in MLflow: %s", entry.op, error)
-            with contextlib.suppress(OSError), open(self.files.refused, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"reason": str(error), "record": {"op": entry.op, **vars(entry)}}) + "\n")
+            if len(entries) == 1:
+                log.warning("an entry of the journal (%s) is not in MLflow: %s", entries[0].op, error)
+                return [(entries[0], str(error))]
+            # find the one that is refused; repeating the others does no harm
+            return [kept for entry in entries for kept in self._write(run, [entry])]
+        return []
 
     def _move(self, cursor: Cursor) -> None:
         self.cursor = cursor
@@ -129,7 +153,12 @@ class DeliveryThread:
 
     @property
     def undelivered(self) -> bool:
-        return self._thread.is_alive() or self._delivery is None or self._delivery.pending_bytes > 0
+        return self._thread.is_alive() or self._delivery is None or self._delivery.pending_bytes > 0 or self.refused > 0
+
+    @property
+    def refused(self) -> int:
+        """How many entries MLflow has not taken so far."""
+        return self._delivery.refused if self._delivery else 0
 
     def create(self, create: journal.Create) -> str:
         """Create the run and return its id: MLflow's, or our key when the store does not answer in time.
@@ -153,7 +182,7 @@ class DeliveryThread:
     def run(self, journal: Journal, files: RunFiles, key: str, step: Callable[[], int]) -> None:
         """Start to deliver `journal` of the run in `files`; `step` tells the current environment steps."""
         self._journal, self._files, self._key, self._step = journal, files, key, step
-        if not self._thread.is_alive():
+        if self._thread.ident is None:
             self._thread.start()
         self._ready.set()
 
@@ -181,13 +210,18 @@ class DeliveryThread:
                 self._mlflow_run_id = self._writer.find_or_create(self._create, look=False)
             except (UserError, WorkFailed) as error:
                 self._error = error
+            except Exception as error:
+                self._error = Unreachable(f"{self._store} cannot be used: {type(error).__name__}: {error}")
             self._created.set()
         self._ready.wait()
         if self._journal is None:
             self._close(self._mlflow_run_id)
             return
         self._delivery = Delivery(self._files, self._key, self._writer, self._mlflow_run_id)
-        self._loop(self._delivery)
+        try:
+            self._loop(self._delivery)
+        except Exception:  # training goes on, and the journal keeps everything
+            log.exception("delivery to %s has ended; `flowmbpo sync` delivers what is missing", self._store)
 
     def _loop(self, delivery: Delivery) -> None:
         sampler = SystemSampler(self._files.root)
@@ -197,15 +231,19 @@ class DeliveryThread:
             self.cpu_seconds = time.thread_time() - before
             stopping = self._stopping.is_set()
             try:
-                delivery.deliver_all()
-                if not stopping and (failures or time.monotonic() >= next_beat):
+                # Before the delivery, which may bring the final status: nothing is said of the run after that.
+                known = bool(delivery.cursor.mlflow_run_id)
+                if known and not (stopping or delivery.ended) and (failures or time.monotonic() >= next_beat):
                     next_beat = time.monotonic() + HEARTBEAT_SECONDS
-                    beat = {HEARTBEAT_TAG: str(int(time.time()))}
-                    self._writer.alive(delivery.cursor.mlflow_run_id, beat, again=failures > 0)
+                    with contextlib.suppress(Refused):  # a deleted run takes nothing, and its entries are kept
+                        self._writer.alive(delivery.cursor.mlflow_run_id, {HEARTBEAT_TAG: str(int(time.time()))})
+                delivery.deliver_all()
+                if stopping:
+                    delivery.deliver_refused()
                 if failures:
                     log.warning("%s answers again; everything is delivered", self._store)
                 failures = 0
-            except (UserError, WorkFailed) as error:
+            except Exception as error:  # whatever MLflow and its libraries come up with
                 if not failures and not isinstance(self._error, Unreachable):
                     log.warning("%s. Records are kept in %s and delivered later.", error, delivery.files.tracking)
                 self._error = None
@@ -224,7 +262,7 @@ class DeliveryThread:
 
     def _sample(self, sampler: SystemSampler) -> None:
         assert self._journal is not None
-        with contextlib.suppress(OSError, ValueError):  # the training thread reports a full disk; or the run is over
+        with contextlib.suppress(Exception):  # the training thread reports a full disk; or the run is over
             self._journal.append(journal.Metrics(int(time.time() * 1000), self._step(), sampler.sample()))
 
     def _close(self, mlflow_run_id: str) -> None:

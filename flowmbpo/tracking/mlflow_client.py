@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.tracking.store import Store, check_sqlite, damaged, schema_lock
+from flowmbpo.tracking.store import Store, check_database, check_sqlite, damaged, schema_lock, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,16 +36,35 @@ def open_client(store: Store, *, write: bool) -> MlflowClient:
     """
     if store.sqlite and not check_sqlite(store.sqlite, write=write) and not write:
         raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
+    check_database(store)
     # Without these a server that is away costs two minutes per call. What the user has set stays.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Standard output and the terminal are ours.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.CRITICAL)  # failures are reported by us, once and without a traceback
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # importing MLflow sets it anew
-    with translated(store), schema_lock(store.sqlite) if store.sqlite and write else nullcontext():
+    with (
+        translated(store),
+        schema_lock(store.sqlite) if store.sqlite and write else nullcontext(),
+        _without_stray_folder(store),
+    ):
         return MlflowClient(tracking_uri=store.uri)
+
+
+@contextmanager
+def _without_stray_folder(store: Store) -> Iterator[None]:
+    """MLflow makes the folder of a sqlite file without decoding its URI: another one, where the name holds % or ?."""
+    stray = Path(store.uri.removeprefix("sqlite:///")).parent
+    remove = store.sqlite is not None and stray != store.sqlite.parent and not stray.exists()
+    yield
+    if remove:
+        with suppress(OSError):
+            os.removedirs(stray)
 
 
 @contextmanager
@@ -61,11 +81,14 @@ def translated(store: Store) -> Iterator[None]:
         raise _translate(store, error.orig or error) from error
     except OSError as error:
         raise Unreachable(f"{store}: {error}") from error
+    except (UserError, WorkFailed, AssertionError):
+        raise
+    except Exception as error:  # what MLflow and the libraries below it make of answers that are no answers
+        raise Unreachable(f"{store} cannot be used: {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _translate(store: Store, error: BaseException) -> Exception:
-    text = str(error)
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    text, first = str(error), _first_line(error)
     if "out-of-date database schema" in text or "Can't locate revision" in text:
         return WorkFailed(
             f"{store} was written by another MLflow version ({first[:160]}); make a copy of it, then "
@@ -79,6 +102,10 @@ def _translate(store: Store, error: BaseException) -> Exception:
     if code in ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
         return Unreachable(f"{store} does not let us in: {first[:200]}")
     return Unreachable(f"{store} cannot be reached: {_plainly(first)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(without_password(str(error)).strip().splitlines()), type(error).__name__)[:400]
 
 
 # What the network libraries say in 300 characters, in a few words.

@@ -13,14 +13,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowmbpo.errors import UserError
 from flowmbpo.runs import journal
 from flowmbpo.runs.files import BrokenFile
 from flowmbpo.runs.journal import Entry
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.mlflow_model import add_model_files
 from flowmbpo.tracking.mlflow_view import experiment_tags
+from flowmbpo.tracking.places import adopt
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
-from flowmbpo.tracking.store import EXPERIMENT, Store
+from flowmbpo.tracking.store import EXPERIMENT, Store, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,15 +81,14 @@ class MlflowWriter:
                     for entry in group:
                         self._write(client, run, entry, folder)
 
-    def alive(self, run: str, tags: Mapping[str, str], *, again: bool) -> None:
-        """A sign of life; `again` also takes back a KILLED that a reader set while we could not answer."""
+    def alive(self, run: str, tags: Mapping[str, str]) -> None:
+        """A sign of life. It takes back a KILLED that a reader set while we could not answer."""
         client = self._connected()
         from mlflow.entities import RunTag
 
         with translated(self.store):
             client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
-            if again:
-                client.update_run(run, status="RUNNING")
+            client.update_run(run, status="RUNNING")
 
     def set_status(self, run: str, status: str, end_time: int) -> None:
         with translated(self.store):
@@ -97,6 +98,7 @@ class MlflowWriter:
         if self._client is None:
             client = open_client(self.store, write=True)
             with translated(self.store):
+                adopt(self.store)
                 self._experiment = _experiment(client, self.store)
             self._client = client
         return self._client
@@ -197,6 +199,7 @@ def prepare_experiment(store: Store) -> str:
     """Id of the experiment in `store`, with the tags of the UI's first view."""
     client = open_client(store, write=True)
     with translated(store):
+        adopt(store)
         experiment = _experiment(client, store)
         present = client.get_experiment(experiment).tags
         for key, value in experiment_tags().items():
@@ -217,5 +220,9 @@ def _experiment(client: MlflowClient, store: Store) -> str:
             if found is None:
                 raise error from None
     if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
+        by_hand = f"mlflow experiments restore -x {found.experiment_id}"
+        raise UserError(
+            f"the experiment {EXPERIMENT!r} of {store} was deleted in MLflow, and all its runs with it. Name another "
+            f"store with --tracking-uri, or restore it: `MLFLOW_TRACKING_URI={without_password(store.uri)} {by_hand}`"
+        )
     return found.experiment_id

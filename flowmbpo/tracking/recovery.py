@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs import journal
+from flowmbpo.runs import journal, refused
 from flowmbpo.runs.journal import Cursor, Journal, first_entry, last_status, read_entries
 from flowmbpo.runs.layout import RunFiles, run_folders
-from flowmbpo.runs.lock import DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, RunLock, hostname, is_dead, is_locked
+from flowmbpo.runs.lock import DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, RunLock, hostname, is_locked
 from flowmbpo.tracking.delivery import Delivery
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
+from flowmbpo.tracking.places import has_no_process, run_folder, store_of
 from flowmbpo.tracking.records import RunRecord
-from flowmbpo.tracking.store import Store, resolve_store
+from flowmbpo.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +55,11 @@ def _is_undelivered(files: RunFiles, store: Store | None) -> bool:
     if create is None:
         return False
     try:
-        cursor = Cursor.load(files.delivered, files.root.name, str(store or _named_store(create)))
+        cursor = Cursor.load(files.delivered, files.root.name, str(store or store_of(files, create)))
     except UserError:
         return True  # `sync_run` says what is missing
-    return cursor.offset < os.path.getsize(files.journal) or last_status(files.journal) == "RUNNING"
+    missing = cursor.offset < os.path.getsize(files.journal) or refused.count(files.refused) > 0
+    return missing or last_status(files.journal) == "RUNNING"
 
 
 def sync_run(files: RunFiles, store: Store | None) -> Synced:
@@ -77,11 +79,15 @@ def sync_run(files: RunFiles, store: Store | None) -> Synced:
         if status == "RUNNING":
             _close_as_killed(files, int(os.path.getmtime(files.journal) * 1000))
             status = "KILLED"
-        delivery = Delivery(files, run_id, MlflowWriter(store or _named_store(create)))
+        delivery = Delivery(files, run_id, MlflowWriter(store or store_of(files, create)))
         pending = sum(1 for _ in read_entries(files.journal, delivery.cursor.offset))
         delivery.deliver_all()
-        problem = f"{delivery.refused} records were refused; see {files.refused}" if delivery.refused else ""
-        return Synced(run_id, pending, status, problem)
+        accepted = delivery.deliver_refused()
+        problem = ""
+        if left := delivery.refused:
+            why = "; ".join(refused.reasons(files.refused)[:2])
+            problem = f"{left} records are refused and kept in {files.refused} ({why})"
+        return Synced(run_id, pending + accepted, status, problem)
     except (UserError, WorkFailed, OSError) as error:
         return Synced(run_id, 0, status, str(error))
     finally:
@@ -96,12 +102,12 @@ def mark_dead_runs(store: Store, runs: Sequence[RunRecord]) -> list[str]:
     marked = []
     writer: MlflowWriter | None = None
     for run in runs:
-        if run.status != "RUNNING" or not is_dead(run.tags):
+        if not has_no_process(store, run):
             continue
-        files = RunFiles(Path(run.tags.get(DIRECTORY_TAG, "")))
-        here = run.tags.get(HOST_TAG) == hostname() and files.journal.is_file()
+        here = run.tags.get(HOST_TAG) == hostname()
+        files = run_folder(store, run.run_id, run.tags.get(DIRECTORY_TAG, "")) if here else None
         try:
-            if here and not sync_run(files, store).problem:
+            if files and files.journal.is_file() and not sync_run(files, store).problem:
                 marked.append(run.run_id)
                 continue
             writer = writer or MlflowWriter(store)
@@ -118,12 +124,6 @@ def _last_sign(run: RunRecord) -> float:
     with contextlib.suppress(KeyError, ValueError):
         signs.append(float(run.tags[HEARTBEAT_TAG]))
     return min(time.time(), max(signs))
-
-
-def _named_store(create: journal.Create) -> Store:
-    if not create.store:
-        raise UserError("the run's store has a password in its URI, which is not kept; give --tracking-uri")
-    return resolve_store(create.store)
 
 
 def _close_as_killed(files: RunFiles, time_ms: int) -> None:

@@ -135,8 +135,13 @@ class RunTracker:
 
     @property
     def undelivered(self) -> bool:
-        """Whether MLflow still lacks something; `flowmbpo sync` delivers them."""
+        """Whether MLflow still lacks something; `flowmbpo sync` delivers it."""
         return self._thread.undelivered
+
+    @property
+    def refused(self) -> int:
+        """How many entries MLflow has refused; they are kept, and `flowmbpo sync` offers them again."""
+        return self._thread.refused
 
     def begin(self, create: journal.Create, about: RunDescription, origin: provenance.Provenance) -> None:
         self._append(create)

@@ -6,18 +6,20 @@ Not here: reading and writing runs (`mlflow_reader`, `sqlite_reader`, `mlflow_wr
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.files import locked
 
 EXPERIMENT = "flowmbpo"
+ARTIFACTS = "mlartifacts"  # folder beside a sqlite store
 _SERVERS = ("http", "https")
 _DATABASES = ("postgresql", "mysql", "mssql")
 
@@ -38,41 +40,76 @@ class Store:
     def __str__(self) -> str:
         if self.sqlite:
             return str(self.sqlite)
-        parts = urlsplit(self.uri)  # never show a password that stands in the URI
-        return self.uri.replace(parts.netloc, parts.netloc.rpartition("@")[2]) if "@" in parts.netloc else self.uri
+        return without_password(self.uri)
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown, also one that is none."""
+    return re.sub(r"(?<=//)[^/]*@", "", uri)
 
 
 def resolve_store(uri: str | None, directory: Path | None = None) -> Store:
     """The store behind `--tracking-uri`; None or empty means `mlflow.db` in `directory` (default: working directory).
 
     Raises:
-        UserError: a kind of URI that MLflow or flowmbpo cannot use.
+        UserError: a URI that MLflow or flowmbpo cannot use.
     """
+    shown = without_password(uri or "")
     directory = (directory or Path.cwd()).absolute()
     if not uri:
-        return _sqlite(directory / "mlflow.db")
+        return sqlite_store(directory / "mlflow.db")
     scheme = uri.split(":", 1)[0].split("+", 1)[0].lower() if ":" in uri else ""
     if scheme == "sqlite":
-        path = uri.partition("///")[2].partition("?")[0]
+        path = unquote(uri.partition("///")[2].partition("?")[0])
         if not path or path == ":memory:":
-            raise UserError(f"tracking URI {uri!r}: name a file, as in sqlite:///mlflow.db")
-        return _sqlite(directory / path)
+            raise UserError(f"tracking URI {shown!r}: name a file, as in sqlite:///mlflow.db")
+        return sqlite_store(directory / path)
     if scheme in _SERVERS:
-        if not urlsplit(uri).hostname:
-            raise UserError(f"tracking URI {uri!r} names no host; use for example http://127.0.0.1:5000")
+        try:
+            parts = urlsplit(uri)
+            _ = parts.port  # raises ValueError when it is none
+        except ValueError as error:
+            raise UserError(f"tracking URI {shown!r} is malformed: {error}") from None
+        if not parts.hostname or re.search(r"[\s\x00-\x20]", uri):
+            raise UserError(f"tracking URI {shown!r} names no host; use for example http://127.0.0.1:5000")
         return Store(uri.rstrip("/"))
     if scheme in _DATABASES:
         return Store(uri)
-    hint = f"sqlite:///{uri}" if uri.endswith((".db", ".sqlite")) else "sqlite:///mlflow.db"
+    hint = f"sqlite:///{shown}" if uri.endswith((".db", ".sqlite")) else "sqlite:///mlflow.db"
     raise UserError(
-        f"tracking URI {uri!r} is not supported: use sqlite:///FILE (for example {hint}), an MLflow server "
+        f"tracking URI {shown!r} is not supported: use sqlite:///FILE (for example {hint}), an MLflow server "
         f"(http://HOST:PORT) or a database URI ({', '.join(_DATABASES)}); MLflow 3 refuses folders"
     )
 
 
-def _sqlite(path: Path) -> Store:
-    artifacts = path.parent / "mlartifacts"
-    return Store(f"sqlite:///{path}", path, f"file://{quote(str(artifacts))}")
+def check_database(store: Store) -> None:
+    """Raises UserError for a database whose URI SQLAlchemy does not understand or has no driver for. It is not
+    connected to; files and servers pass."""
+    if store.sqlite or store.is_server:
+        return
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        make_url(store.uri).get_dialect().import_dbapi()
+    except ImportError as error:
+        raise UserError(
+            f"tracking URI {str(store)!r} needs a driver that is not installed here ({error}); install it "
+            "beside flowmbpo, or use an MLflow server (http://HOST:PORT)"
+        ) from None
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        reason = without_password(str(error))
+        raise UserError(f"tracking URI {str(store)!r} is malformed: {reason}") from None
+
+
+def sqlite_store(path: Path) -> Store:
+    """The store in a sqlite file, with artifacts beside it. Raises UserError."""
+    try:
+        artifacts = quote(str(path.parent / ARTIFACTS))
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!r}: MLflow cannot use a folder whose name is not UTF-8; work in another") from None
+    # SQLAlchemy decodes the path and ends it at a question mark.
+    return Store(f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}", path, f"file://{artifacts}")
 
 
 def check_sqlite(path: Path, *, write: bool) -> bool:

@@ -195,7 +195,8 @@ def _train(
     finally:
         watcher.ended()
     if tracker.undelivered:
-        watcher.message("the tracking store lacks part of this run; `flowmbpo sync` delivers it", warning=True)
+        lacks = f"has refused {tracker.refused} records of this run" if tracker.refused else "lacks part of this run"
+        watcher.message(f"the tracking store {lacks}; they are kept, and `flowmbpo sync` delivers them", warning=True)
     return RunResult(
         run_id=tracker.run_id,
         name=experiment.name,

@@ -1,6 +1,8 @@
 """`flowmbpo runs`, `watch` and `sync` on a store with a known content."""
 
 import json
+import shutil
+import sqlite3
 import sys
 
 import pytest
@@ -152,3 +154,27 @@ def test_a_curve_of_nothing_or_of_one_value():
     flat = curve.draw([(0, 5.0), (10, 5.0)], 40, 5)
     assert len(flat) == 6
     assert "⠤" in flat[-2] or "⣀" in flat[-2]
+
+
+def test_runs_and_compare_agree_about_a_dead_run_in_a_store_that_cannot_be_written(
+    folder, flowmbpo, tmp_path, monkeypatch
+):
+    from flowmbpo.errors import UserError
+    from flowmbpo.tracking.mlflow_writer import MlflowWriter
+
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        (run,) = db.execute("SELECT run_uuid FROM runs ORDER BY start_time LIMIT 1").fetchone()
+        db.execute("UPDATE runs SET status = 'RUNNING' WHERE run_uuid = ?", (run,))
+        db.execute("UPDATE tags SET value = '/gone' WHERE run_uuid = ? AND key = 'flowmbpo.directory'", (run,))
+        db.execute("UPDATE tags SET value = '999999999' WHERE run_uuid = ? AND key = 'flowmbpo.pid'", (run,))
+
+    def readonly(self):
+        raise UserError("the store is not writable")
+
+    monkeypatch.setattr(MlflowWriter, "_connected", readonly)
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = flowmbpo("runs", "--json")
+    assert {row["status"] for row in json.loads(out) if row["run_id"] == run} == {"KILLED"}
+    _, out, _ = flowmbpo("compare", "quickstart", "--json")
+    assert [(row["run_id"], row["status"]) for row in json.loads(out)["failed"]] == [(run, "KILLED")]

@@ -100,18 +100,20 @@ def test_the_lock_belongs_to_one_process_and_ends_with_it(tmp_path):
     assert is_locked(tmp_path / "run") is False
 
 
-def test_who_counts_as_dead(tmp_path):
+def test_who_counts_as_dead(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     now = time.time()
     here = process_tags(tmp_path / "no-such-folder")
     assert not is_dead(here)
     gone = {**here, "flowmbpo.pid": "999999999"}
     assert is_dead(gone)
     container = {**gone, "flowmbpo.pid_space": "another container with the same host name"}
-    assert not is_dead(container, now)  # its process ids mean nothing here
-    assert is_dead(container, now + SILENCE_SECONDS + 10)
+    assert not is_dead(container, now=now)  # its process ids mean nothing here
+    assert is_dead(container, now=now + SILENCE_SECONDS + 10)
     elsewhere = {**here, "flowmbpo.host": "another-machine", "flowmbpo.heartbeat": str(now)}
-    assert not is_dead(elsewhere, now + SILENCE_SECONDS - 1)
-    assert is_dead(elsewhere, now + SILENCE_SECONDS + 1)
+    assert not is_dead(elsewhere, now=now)
+    assert not is_dead(elsewhere, now=now + SILENCE_SECONDS - 1)
+    assert is_dead(elsewhere, now=now + SILENCE_SECONDS + 1)
     assert not is_dead({"flowmbpo.name": "written by another tool"})
     assert not is_dead({"flowmbpo.host": "another-machine"})
 
