@@ -13,6 +13,7 @@ from flowmbpo import __version__
 from flowmbpo.cli import (
     cancel,
     compare,
+    doctor,
     jobs,
     logs,
     record,
@@ -67,6 +68,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show.show,
     "validate": validate.validate,
     "schema": schema.schema,
+    "doctor": doctor.doctor,
     "run": run.run,
     "eval": evaluate,
     "runs": runs.runs,

@@ -15,7 +15,7 @@ def cancel(
     ],
 ) -> None:
     """Cancel jobs. Their runs end as KILLED and can be continued."""
-    from flowmbpo.cluster import local, overview, slurm_queue
+    from flowmbpo.cluster import overview, send
     from flowmbpo.cluster.submission import find_tasks
 
     tasks = {submission.task_ids()[index]: (submission, index) for job in jobs for submission, index in find_tasks(job)}
@@ -24,9 +24,5 @@ def cancel(
         if not state.active:
             tables.err.print(f"{task_id} has ended already ({state.state})", highlight=False)
             continue
-        submission.files.cancelled(index).touch()
-        if submission.cluster == "slurm":
-            slurm_queue.cancel([task_id])
-        else:
-            local.terminate(submission, index)
+        send.cancel(submission, index)
         tables.err.print(f"{task_id} {submission.name}/seed-{submission.seeds[index]} cancelled", highlight=False)

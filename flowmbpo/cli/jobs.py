@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowmbpo.cli import tables
+from flowmbpo.cli import streams, tables
 from flowmbpo.cli.options import JsonOption, TrackingOption
 from flowmbpo.cli.progress import duration
 from flowmbpo.cli.runs import read_and_mark
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.layout import JOBS
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.store import check_sqlite, resolve_store
 
@@ -21,29 +23,56 @@ if TYPE_CHECKING:
 
 RECENT_SECONDS = 7 * 86400.0
 COLUMNS = ("job", "experiment", "seed", "state", "waits for", "node", "epoch", "of", "R", "ETA", "restarts")
+GPU_COLUMNS = ("experiment", "asked for", "used")
 
 
 def jobs(
     everything: Annotated[bool, typer.Option("--all", help="Also those submitted more than a week ago.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show them again and again until all have ended.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=1.0, help="Seconds between two looks.")] = 10.0,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the jobs submitted from this directory: what waits for what, which epoch is reached, what failed why."""
-    from flowmbpo.cluster import overview
+    if watch and as_json:
+        raise UserError("--watch shows a table again and again; --json is one document: leave one of them out")
+    rows, hours = _rows(everything, tracking_uri)
+    if as_json:
+        tables.print_json([row.document() for row in rows])
+    elif not rows:
+        tables.err.print("No jobs were submitted from this directory; `flowmbpo submit NAME` submits one.")
+    else:
+        _print(rows, hours)
+        while watch and any(row.active for row in rows) and not streams.nobody_reads():
+            time.sleep(interval)
+            before = rows
+            rows, hours = _rows(everything, tracking_uri)
+            if tables.on_terminal(tables.out):
+                tables.out.clear()
+                _print(rows, hours)
+            elif rows != before:
+                _print(rows, hours)
+
+
+def _rows(everything: bool, tracking_uri: str | None) -> tuple[list[TaskRow], dict[str, tuple[float, float]]]:
+    """As it is now, and the GPU hours of each experiment. Code that no job needs any more is removed."""
+    from flowmbpo.cluster import overview, snapshot
     from flowmbpo.cluster.submission import submissions
 
     oldest = 0.0 if everything else time.time() - RECENT_SECONDS
-    chosen = [submission for submission in submissions() if submission.submitted_at >= oldest]
+    # One that still has its code may still be waiting.
+    chosen = [
+        one for one in submissions() if one.submitted_at >= oldest or (one.code_folder and one.code_folder.is_dir())
+    ]
     known: dict[str, RunRecord] = {}
     for uri in dict.fromkeys(tracking_uri or submission.tracking_uri for submission in chosen):
         known |= _runs(uri)
     rows = overview.rows(chosen, known)
-    if as_json:
-        tables.print_json([row.document() for row in rows])
-    elif rows:
-        _print(rows)
-    else:
-        tables.err.print("No jobs were submitted from this directory; `flowmbpo submit NAME` submits one.")
+    active = {Path(row.log).parent for row in rows if row.active}
+    snapshot.prune(JOBS, {one.folder for one in chosen} - active)
+    return rows, overview.gpu_hours_by_experiment(chosen)
 
 
 def _runs(uri: str) -> dict[str, RunRecord]:
@@ -58,7 +87,7 @@ def _runs(uri: str) -> dict[str, RunRecord]:
         return {}
 
 
-def _print(rows: list[TaskRow]) -> None:
+def _print(rows: list[TaskRow], hours: dict[str, tuple[float, float]]) -> None:
     cells = [
         [
             row.job,
@@ -81,3 +110,5 @@ def _print(rows: list[TaskRow]) -> None:
             tables.out.print(
                 f"{row.job} {row.name}/seed-{row.seed}: {row.note}", markup=False, highlight=False, soft_wrap=True
             )
+    if hours:
+        tables.print_table("GPU hours", GPU_COLUMNS, [[name, *sums] for name, sums in hours.items()], GPU_COLUMNS[1:])

@@ -87,6 +87,14 @@ def parse_duration(text: str) -> float:
     return total
 
 
+def slurm_time(text: str | None) -> str | None:
+    """A duration as Slurm writes it."""
+    if text is None or "-" in text:
+        return text
+    seconds = int(parse_duration(text))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
 def parse_seeds(seed: int | None, seeds: str | None) -> list[int]:
     """The seeds of `--seed N` or `--seeds 0,1,2`; [0] when neither is given. Raises UserError."""
     if seed is not None and seeds is not None:

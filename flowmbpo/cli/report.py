@@ -31,6 +31,8 @@ def report(
     tracking_uri: TrackingOption = None,
 ) -> None:
     """Write the complete report as one self-contained HTML page."""
+    from flowmbpo.cluster.overview import gpu_hours_by_experiment
+    from flowmbpo.cluster.submission import submissions
     from flowmbpo.reports.report import build_report, check_target, write_report
     from flowmbpo.spec.registry import load_registry
     from flowmbpo.tracking.reader import open_reader
@@ -38,7 +40,8 @@ def report(
     check_target(out)
     known = load_registry(registry)
     reader = open_reader(tracking_uri)
-    write_report(build_report(names or [], reader=reader, registry=known), out)
+    hours = gpu_hours_by_experiment(submissions())
+    write_report(build_report(names or [], reader=reader, registry=known, gpu_hours=hours), out)
     tables.err.print(f"report: {out}", markup=False, highlight=False, soft_wrap=True)
     if log:
         _keep(reader.store, out)

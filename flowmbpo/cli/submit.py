@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
+from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_seeds, slurm_time
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.registry import Registry, load_registry
@@ -19,6 +18,7 @@ from flowmbpo.tracking.store import Store, check_database, resolve_store
 
 if TYPE_CHECKING:
     from flowmbpo.cli.forecast import Forecast
+    from flowmbpo.cluster.planning import Plan
     from flowmbpo.cluster.request import JobRequest
     from flowmbpo.cluster.submission import Submission
 
@@ -65,17 +65,32 @@ def submit(
         typer.Option("--option", metavar="KEY[=VALUE]", help="A further sbatch option, without dashes."),
     ] = None,
     parallel: Annotated[int | None, typer.Option(min=1, help="Tasks at once.", show_default=False)] = None,
+    pack: Annotated[int, typer.Option(min=1, help="Runs side by side in one job, on the same GPU or node.")] = 1,
+    race: Annotated[
+        bool,
+        typer.Option("--race", help="Of several GPU types or partitions, queue for all; the first to start trains."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="First train one epoch in a short job per kind of resource.")
+    ] = False,
+    snapshot: Annotated[bool, typer.Option(help="Train the code as it is now, whatever becomes of it.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the batch scripts, submit nothing.")] = False,
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train experiments as jobs that continue until they are done, over time limits and requeues."""
+    from flowmbpo.cluster import disks, planning, send
+    from flowmbpo.cluster.race import withdraw
+    from flowmbpo.cluster.request import sbatch_options
+
     found = load_registry(registry)
     if resume:
         resume = RunFiles.find(resume).root.name
     chosen, seed_list = _chosen(found, names or [], everything, seeds, overrides or [], resume)
     where = _cluster(cluster, dry_run)
+    if where == "local" and (pack > 1 or race):
+        raise UserError("--pack and --race are for Slurm; on one machine --parallel N trains N at once")
     store = resolve_store(tracking_uri)
     check_database(store)
     asked = {
@@ -86,22 +101,37 @@ def submit(
         "gpus": gpus,
         "cpus": cpus,
         "memory_gb": memory,
-        "time_limit": _slurm_time(limit),
-        "options": _options(options or []),
+        "time_limit": slurm_time(limit),
+        "options": sbatch_options(options or []),
         "parallel": parallel,
     }
-    plans = _plans(found, chosen, overrides or [], cluster_file, asked)
-    drafts = [_draft(name, where, seed_list, overrides or [], resume, store, request) for name, request in plans]
-    expected = [_expected(found, name, overrides or [], request, where, store) for name, request in plans]
+    draft = planning.drafts(where, seed_list, overrides or [], resume or "", store.uri)
+    plans = _plans(found, chosen, draft, cluster_file, asked, overrides or [])
+    expected = {plan.draft.name: _expected(found, plan, store) for plan in plans}
+    if pack > 1:
+        plans = planning.pack(plans, pack)
     if dry_run:
-        _preview(drafts, [request for _, request in plans], expected, as_json)
+        plans = [plan.on(request) for plan in plans for request in planning.alternatives(plan.request)]
+        _preview(plans, expected, as_json)
         return
-    _warn_about_store(store, len(drafts) * len(seed_list))
+    if warning := disks.warning(store.sqlite, len(plans) * len(seed_list)):
+        _warn(warning)
+    if where == "slurm":
+        largest = planning.largest_array()
+        parts = [part for plan in plans for part in planning.split(plan, largest)]
+        plans = [placed for part in parts for placed in _placed(part, race)]
+    if check:
+        for plan in {plan.request.model_dump_json(): plan for plan in plans}.values():
+            tables.err.print(f"checking {plan}: one epoch, before anything else is sent", highlight=False)
+            send.check(plan, found.path, snapshots=snapshot)
     done: list[Submission] = []
     try:
-        for draft, (_, request) in zip(drafts, plans, strict=True):
-            done.append(_send(draft, request, found))
+        for plan in plans:
+            done.append(send.send(plan, found.path, snapshots=snapshot))
     finally:
+        for submission in done:
+            for element in range(submission.elements):
+                withdraw(submission, element)  # a rival may have started before this one was queued
         if done:  # also when a later one was refused
             _report(done, as_json)
 
@@ -118,7 +148,9 @@ def _chosen(
         wrong = [option for option, value in given.items() if value]
         if wrong:
             raise UserError(f"--resume continues a run as it was started; leave out {', '.join(wrong)}")
-        name, seed = _run_to_continue(resume)
+        from flowmbpo.cluster.planning import run_to_continue
+
+        name, seed = run_to_continue(resume)
         return [registry.canonical(name)], [seed]
     if everything and names:
         raise UserError("give experiment names or --all, not both")
@@ -128,25 +160,16 @@ def _chosen(
     return list(dict.fromkeys(chosen)), parse_seeds(None, seeds)
 
 
-def _run_to_continue(run_id: str) -> tuple[str, int]:
-    """Name and seed of a run of this directory."""
-    from flowmbpo.cluster.task import birth, resumable_epoch
-
-    folder = RunFiles.of(run_id).root
-    tags, _ = birth(folder)
-    if not tags:
-        raise UserError(
-            f"{folder} holds no run: continue a run in the directory where it was started (`flowmbpo runs`)"
-        )
-    if resumable_epoch(folder) is None:
-        raise UserError(f"run {run_id} has no state to continue from; submit {tags['flowmbpo.name']} again instead")
-    return tags["flowmbpo.name"], int(tags["flowmbpo.seed"])
-
-
 def _plans(
-    registry: Registry, names: list[str], overrides: list[str], file: Path | None, asked: dict[str, Any]
-) -> list[tuple[str, JobRequest]]:
+    registry: Registry,
+    names: list[str],
+    draft: Callable[[str, JobRequest], Submission],
+    file: Path | None,
+    asked: dict[str, Any],
+    overrides: list[str],
+) -> list[Plan]:
     from flowmbpo.cluster import request
+    from flowmbpo.cluster.planning import Plan
 
     mine = request.cluster_file(file)
     table = request.read_cluster_file(mine)
@@ -154,8 +177,9 @@ def _plans(
     for name in names:
         resolved = registry.resolve(name, overrides)
         for warning in resolved.warnings:
-            tables.err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-        plans.append((name, request.job_request(resolved.spec.resources, table, asked, str(mine))))
+            _warn(str(warning))
+        wanted = request.job_request(resolved.spec.resources, table, asked, str(mine))
+        plans.append(Plan(draft(name, wanted), wanted))
     return plans
 
 
@@ -171,82 +195,49 @@ def _cluster(given: str, dry_run: bool) -> str:
     return given
 
 
-def _slurm_time(text: str | None) -> str | None:
-    if text is None or "-" in text:
-        return text
-    seconds = int(parse_duration(text))
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-
-def _options(given: list[str]) -> dict[str, str | bool] | None:
-    parsed: dict[str, str | bool] = {}
-    for text in given:
-        key, equals, value = text.lstrip("-").partition("=")
-        if not key:
-            raise UserError(f"--option {text!r}: write KEY or KEY=VALUE, as in --option exclude=node07")
-        parsed[key] = value if equals else True
-    return parsed or None
-
-
-def _draft(
-    name: str,
-    cluster: str,
-    seeds: list[int],
-    overrides: list[str],
-    resume: str | None,
-    store: Store,
-    request: JobRequest,
-) -> Submission:
-    from flowmbpo.cluster.submission import Submission
-    from flowmbpo.runs.layout import JOBS
-
-    return Submission(
-        folder=(JOBS / f"dry-run-{name}").absolute(),
-        cluster="slurm" if cluster == "slurm" else "local",
-        name=name,
-        seeds=tuple(seeds),
-        directory=Path.cwd(),
-        tracking_uri=store.uri,
-        overrides=tuple(overrides),
-        resume=resume or "",
-        request=request.document(),
-    )
-
-
 # --- doing and telling -----------------------------------------------------------------------------------------------
 
 
-def _send(draft: Submission, request: JobRequest, registry: Registry) -> Submission:
-    from dataclasses import replace
+def _placed(plan: Plan, race: bool) -> list[Plan]:
+    """The plan where it starts first, or, for a race, wherever it may start."""
+    from flowmbpo.cluster import planning
 
-    from flowmbpo.cluster import local, slurm
-    from flowmbpo.cluster.submission import new_folder
-
-    submission = replace(draft, folder=new_folder(draft.name), submitted_at=time.time())
-    shutil.copyfile(registry.path, submission.files.registry)
-    try:
-        return slurm.submit(submission, request) if submission.cluster == "slurm" else local.submit(submission)
-    except Exception:
-        shutil.rmtree(submission.folder, ignore_errors=True)  # nothing was taken, nothing is kept
-        raise
+    if len(planning.alternatives(plan.request)) == 1:
+        return [plan]
+    starts = planning.expected_starts(plan)
+    tables.err.print(f"{plan.draft.name}: expected starts, by Slurm", markup=False, highlight=False)
+    for start in starts:
+        tables.err.print(f"  {start}", markup=False, highlight=False, soft_wrap=True)
+    placed = [plan.on(start.request) for start in starts if not start.refused]
+    return planning.racing(placed) if race else placed[:1]
 
 
-def _expected(
-    registry: Registry, name: str, overrides: list[str], request: JobRequest, cluster: str, store: Store
-) -> Forecast:
+def _expected(registry: Registry, plan: Plan, store: Store) -> Forecast:
     """How long one job of an experiment takes where it will run, which is also said."""
     from flowmbpo.cli import forecast
+    from flowmbpo.cluster import planning
 
-    device = (request.gpu or "GPU") if request.gpus and cluster == "slurm" else "cpu"
-    return forecast.announce(registry, [registry.resolve(name, overrides).spec], device, store.uri)[0]
+    draft, request = plan.draft, planning.alternatives(plan.request)[0]
+    device = (request.gpu or "GPU") if request.gpus and draft.cluster == "slurm" else "cpu"
+    found = forecast.announce(registry, [registry.resolve(draft.name, list(draft.overrides)).spec], device, store.uri)[
+        0
+    ]
+    if found.seconds and draft.cluster == "slurm":
+        tables.err.print(f"  {planning.bill(plan, found.seconds)}", markup=False, highlight=False)
+    return found
 
 
-def _preview(drafts: list[Submission], requests: list[JobRequest], expected: list[Forecast], as_json: bool) -> None:
+def _warn(text: str) -> None:
+    tables.err.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True, style="yellow")
+
+
+def _preview(plans: list[Plan], expected: dict[str, Forecast], as_json: bool) -> None:
     from flowmbpo.cluster import local, slurm
 
+    drafts = [plan.draft for plan in plans]
     scripts = [
-        slurm.batch_script(draft, request) if draft.cluster == "slurm" else local.preview(draft)
-        for draft, request in zip(drafts, requests, strict=True)
+        slurm.batch_script(plan.draft, plan.request) if plan.draft.cluster == "slurm" else local.preview(plan.draft)
+        for plan in plans
     ]
     if as_json:
         document = [
@@ -256,9 +247,9 @@ def _preview(drafts: list[Submission], requests: list[JobRequest], expected: lis
                 "cluster": draft.cluster,
                 "resources": draft.request,
                 "script": text,
-                **one.document(),
+                **expected[draft.experiment(0)].document(),
             }
-            for draft, text, one in zip(drafts, scripts, expected, strict=True)
+            for draft, text in zip(drafts, scripts, strict=True)
         ]
         tables.print_json(document)
     else:
@@ -275,6 +266,8 @@ def _report(done: list[Submission], as_json: bool) -> None:
                     "name": submission.name,
                     "seeds": submission.seeds,
                     "cluster": submission.cluster,
+                    "gpu": submission.request["gpu"],
+                    "partition": submission.request["partition"],
                     "folder": str(submission.folder),
                 }
                 for submission in done
@@ -290,18 +283,3 @@ def _report(done: list[Submission], as_json: bool) -> None:
         f"cancel  flowmbpo cancel {done[0].job_id}",
     ):
         tables.err.print(line, highlight=False)
-
-
-def _warn_about_store(store: Store, tasks: int) -> None:
-    from flowmbpo.cluster.disks import network_type
-
-    kind = network_type(store.sqlite) if store.sqlite else ""
-    if kind:
-        tables.err.print(
-            f"warning: {store.sqlite} is a sqlite file on a network disk ({kind}) and {tasks} task(s) write to it: "
-            "file locks there are slow at best and lose data at worst. Start an MLflow server and set "
-            "MLFLOW_TRACKING_URI=http://HOST:PORT (see docs/cluster.md); metrics are kept on disk while it is away.",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-        )

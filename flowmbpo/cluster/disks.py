@@ -28,3 +28,15 @@ def network_type(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         if (path == point or point in path.parents) and len(point.parts) >= best:
             best, kind = len(point.parts), fields[2]
     return kind if kind in NETWORK_TYPES else ""
+
+
+def warning(sqlite: Path | None, tasks: int) -> str:
+    """What to say before so many tasks write to this file; empty where nothing need be said."""
+    kind = network_type(sqlite) if sqlite else ""
+    if not kind:
+        return ""
+    return (
+        f"{sqlite} is a sqlite file on a network disk ({kind}) and {tasks} task(s) write to it: file locks there are "
+        "slow at best and lose data at worst. Start an MLflow server and set MLFLOW_TRACKING_URI=http://HOST:PORT (see "
+        "docs/cluster.md); metrics are kept on disk while it is away."
+    )

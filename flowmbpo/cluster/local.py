@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowmbpo.cluster.job import TrainingTask
 from flowmbpo.cluster.states import QueueState, is_alive, recorded_state
 from flowmbpo.cluster.submission import Submission, TaskState, submissions
-from flowmbpo.cluster.task import Attempt, TrainingTask, shell_code
+from flowmbpo.cluster.task import Attempt, shell_code
 from flowmbpo.runs.files import BrokenFile, is_locked, locked, read_json, write_json
 from flowmbpo.runs.layout import JOBS, QueueFiles
 
@@ -107,6 +108,9 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
     except (BrokenFile, AttributeError):
         environment = dict(os.environ)
     devices = visible_gpus(environment)
+    if submission.code_folder:
+        path = [str(submission.code_folder), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     if devices and submission.request.get("gpus", 1):
         environment["CUDA_VISIBLE_DEVICES"] = devices[place.slot % len(devices)]
     submission.files.started(index).touch()

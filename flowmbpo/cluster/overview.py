@@ -6,13 +6,14 @@ Not here: asking the tracking store (the caller brings the runs) and printing.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flowmbpo.cluster import local, slurm_queue
-from flowmbpo.cluster.states import QueueState, recorded_state
+from flowmbpo.cluster import local, slurm, slurm_queue
+from flowmbpo.cluster.states import ACTIVE, QueueState, recorded_state
 from flowmbpo.cluster.submission import Submission
 from flowmbpo.cluster.task import runs_of_tasks, task_tag
 from flowmbpo.runs.layout import RUNS
@@ -43,6 +44,12 @@ class TaskRow:
     ended_at: float | None
     note: str
     log: str
+    gpu_hours_asked: float
+    gpu_hours_used: float
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,11 +64,32 @@ def rows(submissions: Iterable[Submission], runs: Mapping[str, RunRecord]) -> li
         run_ids |= runs_of_tasks(folder)
     found = []
     for submission in chosen:
-        for index, task_id in enumerate(submission.task_ids()):
-            state = task_state(submission, index, states.get(task_id))
+        for index in range(len(submission.seeds)):
+            state = task_state(submission, index, states.get(submission.element_id(index)))
             run_id = submission.resume or run_ids.get(task_tag(submission.folder, index), "")
             found.append(_row(submission, index, state, run_id, runs.get(run_id)))
     return found
+
+
+def gpu_hours(submission: Submission, index: int) -> tuple[float, float]:
+    """GPU hours of a task on Slurm: the time limits of its starts, and how long it really ran."""
+    gpus = submission.request.get("gpus", 0) if submission.cluster == "slurm" else 0
+    if not gpus:
+        return 0.0, 0.0
+    record, share = submission.task(index), gpus / min(submission.pack, len(submission.seeds)) / 3600
+    asked = record.starts * slurm.seconds(submission.request["time_limit"])
+    return share * asked, share * record.seconds(submission.log(index))
+
+
+def gpu_hours_by_experiment(submissions: Iterable[Submission]) -> dict[str, tuple[float, float]]:
+    """Sums of `gpu_hours`, without experiments that need no GPU."""
+    sums: dict[str, tuple[float, float]] = {}
+    for submission in submissions:
+        for index in range(len(submission.seeds)):
+            name, (asked, used) = submission.experiment(index), gpu_hours(submission, index)
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + asked, before[1] + used)
+    return {name: hours for name, hours in sums.items() if any(hours)}
 
 
 def current_state(submission: Submission, index: int) -> QueueState:
@@ -69,7 +97,7 @@ def current_state(submission: Submission, index: int) -> QueueState:
     if submission.cluster == "local":
         return local.state(submission, index)
     queued = slurm_queue.states([submission.job_id])
-    return task_state(submission, index, queued.get(submission.task_ids()[index]))
+    return task_state(submission, index, queued.get(submission.element_id(index)))
 
 
 def task_state(submission: Submission, index: int, queued: QueueState | None) -> QueueState:
@@ -81,6 +109,8 @@ def task_state(submission: Submission, index: int, queued: QueueState | None) ->
         # Slurm knows everything that waits, so a task without a record has been cancelled or was lost.
         return QueueState("UNKNOWN") if recorded.state == "PENDING" else recorded
     recorded = recorded_state(submission, index)
+    if submission.pack > 1 and recorded.state not in ("PENDING", "KILLED"):
+        return recorded  # the others in the job go on
     # Without memory accounting Slurm calls it FAILED; the task has seen more.
     return recorded if queued.state == "FAILED" and recorded.state in ("OUT_OF_MEMORY", "KILLED") else queued
 
@@ -88,13 +118,16 @@ def task_state(submission: Submission, index: int, queued: QueueState | None) ->
 def _row(submission: Submission, index: int, state: QueueState, run_id: str, run: RunRecord | None) -> TaskRow:
     record = submission.task(index)
     log = submission.log(index)
+    asked, used = gpu_hours(submission, index)
+    waits = state.reason if state.state == "PENDING" else ""
+    over = not state.active and state.state != "COMPLETED"
     return TaskRow(
         job=submission.task_ids()[index],
-        name=submission.name,
+        name=submission.experiment(index),
         seed=submission.seeds[index],
         cluster=submission.cluster,
         state=state.state,
-        reason=state.reason if state.state == "PENDING" else "",
+        reason=waits,
         node=state.node or record.node,
         restarts=max(0, record.starts - 1),
         run_id=run_id,
@@ -105,8 +138,10 @@ def _row(submission: Submission, index: int, state: QueueState, run_id: str, run
         eta_seconds=run.eta_seconds if run and state.active else None,
         submitted_at=submission.submitted_at,
         ended_at=None if state.active else record.ended_at,
-        note="" if state.active or state.state == "COMPLETED" else _note(submission, index, state, run_id, run),
+        note=_note(submission, index, state, run_id, run) if over else slurm.hint(waits),
         log=str(log),
+        gpu_hours_asked=asked,
+        gpu_hours_used=used,
     )
 
 
@@ -121,12 +156,16 @@ def _note(submission: Submission, index: int, state: QueueState, run_id: str, ru
             "TIMEOUT": "the time limit came before a checkpoint was written",
             "NODE_FAIL": "the node failed",
             "KILLED": "killed from outside without a word: out of memory, or the machine went down",
-            "CANCELLED": "cancelled",
+            "CANCELLED": submission.why_cancelled(index),
             "UNKNOWN": "Slurm knows nothing of it any more and it has never started",
         }.get(state.state)
         or record.message
         or last_words(submission.log(index))
     )
+    if state.state == "FAILED" and not record.starts:
+        said = last_words(submission.log(index)) or "not a word in its log"
+        why = f"the job ended before flowmbpo began ({said}); cure: check `setup` in cluster.toml, and that "
+        why += f"{sys.executable} works on {state.node or 'the node'}"
     parts = [why or f"ended with exit code {record.exit_code}"]
     if state.state in ("OUT_OF_MEMORY", "KILLED") and record.peak_memory_mb:
         parts.append(f"largest process {record.peak_memory_mb / 1024:.1f} GB")
@@ -148,7 +187,8 @@ def last_words(log: Path) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    lines = [line.strip() for line in lines if line.strip() and not line.startswith("srun: error")]
+    lines = [line.strip() for line in lines if line.strip()]
+    lines = [line for line in lines if not line.startswith("srun: error")] or lines
     for line in reversed(lines):
         if re.match(r"(failed|error|slurmstepd: error|\w+Error): ", line):
             return line

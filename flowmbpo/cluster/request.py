@@ -37,6 +37,7 @@ class JobRequest(ResourcesSpec):
 
     setup: tuple[str, ...] = Field((), description="shell lines before the job's command, as in 'module load cuda'")
     checkpoint_seconds: Seconds = Field(120, description="between SIGUSR1 (write a checkpoint) and the time limit")
+    max_requeues: PositiveInt = Field(50, description="how often a task may go back to the queue")
     parallel: PositiveInt | None = Field(None, description="tasks at once; default: Slurm all, local one per GPU")
 
     @field_validator("options", mode="after")
@@ -49,6 +50,17 @@ class JobRequest(ResourcesSpec):
 
     def document(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+def sbatch_options(given: list[str]) -> dict[str, str | bool] | None:
+    """`KEY` and `KEY=VALUE` of the command line. Raises UserError."""
+    parsed: dict[str, str | bool] = {}
+    for text in given:
+        key, equals, value = text.lstrip("-").partition("=")
+        if not key:
+            raise UserError(f"--option {text!r}: write KEY or KEY=VALUE, as in --option exclude=node07")
+        parsed[key] = value if equals else True
+    return parsed or None
 
 
 def cluster_file(path: Path | None = None) -> Path | None:

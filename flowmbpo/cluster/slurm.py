@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.cluster.environment import misleading
+from flowmbpo.cluster.job import TrainingTask
 from flowmbpo.cluster.request import JobRequest
 from flowmbpo.cluster.submission import Submission
-from flowmbpo.cluster.task import TrainingTask
 from flowmbpo.errors import WorkFailed
 
 if TYPE_CHECKING:
@@ -39,14 +40,31 @@ def submit(submission: Submission, request: JobRequest) -> Submission:
         array = executor._submit_command(executor._submitit_command_str)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         raise WorkFailed(_refusal(str(error), submission, request)) from None
-    for index in range(len(submission.seeds)):
+    for index in range(submission.elements):
         task = DelayedSubmission(TrainingTask(submission.folder, index))
-        task.set_timeout(_minutes(request.time_limit), 0)
+        task.set_timeout(-(-seconds(request.time_limit) // 60), 0)
         pickle = JobPaths(submission.folder, f"{array.job_id}_{index}").submitted_pickle
         unfinished = pickle.with_suffix(".new")
         task.dump(unfinished)
         unfinished.rename(pickle)  # the job waits for this name
     return submission.submitted(str(array.job_id))
+
+
+def expected_start(submission: Submission, request: JobRequest) -> str:
+    """When Slurm would start it, as in 2025-11-18T10:00:00. Raises WorkFailed in Slurm's words when it refuses."""
+    command = [*sbatch(parameters(submission, request)), "--test-only"]
+    script = batch_script(submission, request)
+    done = subprocess.run(command, input=script, capture_output=True, text=True, errors="replace", check=False)
+    found = re.search(r"to start at (\S+)", done.stdout + done.stderr)
+    if done.returncode or not found:
+        raise WorkFailed(_refusal(done.stderr or done.stdout, submission, request))
+    return found.group(1)
+
+
+def sbatch(options: dict[str, Any]) -> list[str]:
+    """The program, with what the submitting shell must not tell it. `options` are those of `parameters`."""
+    decided = [key for key, value in {**options, **options["additional_parameters"]}.items() if value]
+    return ["env", *(f"--unset={name}" for name in misleading(decided)), "sbatch"]
 
 
 def _executor(submission: Submission, request: JobRequest) -> SlurmExecutor:
@@ -58,22 +76,22 @@ def _executor(submission: Submission, request: JobRequest) -> SlurmExecutor:
             return 2  # a script can be printed where there is no Slurm
 
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            unset = [f"--unset={name}" for name in misleading(decided)]
-            return ["env", *unset, *super()._make_submission_command(submission_file_path)]
+            return [*sbatch(options), *super()._make_submission_command(submission_file_path)[1:]]
 
     options = parameters(submission, request)
-    decided = [key for key, value in {**options, **options["additional_parameters"]}.items() if value]
     # -P: the job's working directory is full of the user's files, which are no modules of ours.
     executor = Executor(submission.folder, python=f"{shlex.quote(sys.executable)} -P")
     executor.update_parameters(**options)
-    executor.parameters["map_count"] = len(submission.seeds)
+    executor.parameters["map_count"] = submission.elements
     return executor
 
 
 def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
     """submitit's parameters of a request; an empty value leaves the decision to the cluster."""
     further = {key.lstrip("-"): value for key, value in request.options.items() if value is not False}
-    megabytes = round(request.memory_gb * 1024)
+    at_once = min(submission.pack, len(submission.seeds))
+    megabytes = round(request.memory_gb * 1024) * at_once
+    cpus = request.cpus * at_once
     found: dict[str, Any] = {
         "job_name": submission.name,
         "account": request.account or None,
@@ -81,15 +99,15 @@ def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
         "constraint": request.constraint or None,
         "nodes": 1,
         "ntasks_per_node": 1,
-        "cpus_per_task": request.cpus,
+        "cpus_per_task": cpus,
         "mem": f"{megabytes // 1024}G" if megabytes % 1024 == 0 else f"{megabytes}M",
         "gres": _gres(request),
-        "array_parallelism": request.parallel or len(submission.seeds),
+        "array_parallelism": request.parallel or submission.elements,
         "stderr_to_stdout": True,
         "wckey": None,
-        "setup": list(request.setup) or None,
+        "setup": [*request.setup, *_python_path(submission)] or None,
         # since Slurm 22.05 a step no longer takes this over from its job
-        "srun_args": [f"--cpus-per-task={request.cpus}"],
+        "srun_args": [f"--cpus-per-task={cpus}"],
     }
     found["additional_parameters"] = {
         "time": request.time_limit,
@@ -111,17 +129,38 @@ _EXCLUDE = {
 }
 
 
+def _python_path(submission: Submission) -> list[str]:
+    """Shell lines after which Python imports the submitted code, not what is installed."""
+    if submission.code_folder is None:
+        return []
+    return [f"export PYTHONPATH={shlex.quote(str(submission.code_folder))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+
+
 def _gres(request: JobRequest) -> str | None:
     if not request.gpus:
         return None
     return f"gpu:{request.gpu}:{request.gpus}" if request.gpu else f"gpu:{request.gpus}"
 
 
-def _minutes(limit: str) -> int:
+def seconds(limit: str) -> int:
+    """A time limit, H:MM:SS or D-HH:MM:SS."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
     assert match, limit  # the schema has checked it
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60) + minutes + (seconds > 0)
+    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+# What Slurm says when it refuses a job or lets it wait, and what may be done about it.
+_HINTS = {
+    "account|invalid partition": "set account and partition with --account and --partition, or in the [cluster] table "
+    "of cluster.toml",
+    "time ?limit": "`sinfo -o '%P %l'` shows each partition's longest; a job goes on after its limit, so a shorter "
+    "--time will do",
+    "memory spec": "`sinfo -o '%P %m'` shows the nodes' memory in MB; ask for less with --memory",
+    "array spec": "`scontrol show config | grep -i max` shows the largest array and number of jobs; submit fewer",
+    "qos|assoc": "a limit of your account or QOS (`sacctmgr show assoc user=$USER`, `sacctmgr show qos`): submit fewer "
+    "seeds, ask for less, or name another with --option qos=NAME",
+}
 
 
 def _refusal(message: str, submission: Submission, request: JobRequest) -> str:
@@ -132,8 +171,9 @@ def _refusal(message: str, submission: Submission, request: JobRequest) -> str:
             f"asked for {_gres(request) or 'no GPU'}, {request.cpus} CPUs, {request.memory_gb:g} GB, "
             f"constraint {request.constraint or 'none'}; names of GPU types are case-sensitive: `sinfo -o '%P %G %f'`"
         )
-    elif "account" in message.lower() or "partition" in message.lower():
-        lines.append(
-            "set account and partition with --account and --partition, or in the [cluster] table of cluster.toml"
-        )
-    return "\n".join(lines)
+    return "\n".join(filter(None, [*lines, hint(" ".join(said))]))
+
+
+def hint(said: str) -> str:
+    """What may be done about it; empty where nothing is known."""
+    return next((hint for words, hint in reversed(_HINTS.items()) if re.search(words, said, re.IGNORECASE)), "")

@@ -17,6 +17,20 @@ def is_available() -> bool:
     return shutil.which("sbatch") is not None
 
 
+def check() -> str:
+    """Slurm's version, if its commands are here and its controller answers. Raises WorkFailed."""
+    if missing := [name for name in ("sbatch", "squeue", "scontrol", "scancel") if shutil.which(name) is None]:
+        raise WorkFailed(f"{', '.join(missing)} not found: load Slurm's module, or ask who runs the cluster")
+    _ask("squeue", "--me", "--noheader")
+    return _ask("sbatch", "--version").strip()
+
+
+def configuration() -> dict[str, str]:
+    """What the cluster's administrators have set. Raises WorkFailed when Slurm does not answer."""
+    lines = (line.partition("=") for line in _ask("scontrol", "show", "config").splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
 def states(job_ids: Iterable[str]) -> dict[str, QueueState]:
     """What is known of every task (`JOB_INDEX`) of these arrays; tasks that Slurm has forgotten are missing.
 

@@ -15,14 +15,15 @@ from typing import Any, Literal
 
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import read_json, write_json
-from flowmbpo.runs.layout import JOBS, JobFiles
+from flowmbpo.runs.layout import JOBS, JobFiles, QueueFiles
 
 ClusterName = Literal["slurm", "local"]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was submitted. `job_id` is empty until the cluster has taken it; task i trains `seeds[i]`."""
+    """What was submitted. `job_id` is empty until the cluster has taken it; task i trains `seeds[i]`, and `pack` tasks
+    share one element of Slurm's array."""
 
     folder: Path
     cluster: ClusterName
@@ -35,21 +36,55 @@ class Submission:
     request: dict[str, Any] = field(default_factory=dict)
     submitted_at: float = 0.0
     job_id: str = ""
+    code: str = ""  # the copy of the package that runs; empty for what is installed
+    names: tuple[str, ...] = ()  # the tasks' experiments, where they differ
+    pack: int = 1
+    race: str = ""  # shared by those of which one shall train
+    check: bool = False  # one epoch, kept to itself
 
     @property
     def files(self) -> JobFiles:
         return JobFiles(self.folder)
 
     def task_ids(self) -> list[str]:
-        """`JOB_0`, `JOB_1`, ...: one id per seed, as Slurm writes them."""
-        return [f"{self.job_id}_{index}" for index in range(len(self.seeds))]
+        """`JOB_0`, `JOB_1`, ...: one id per seed, as Slurm writes them; packed ones are `JOB_0.0`, `JOB_0.1`, ..."""
+        indices = range(len(self.seeds))
+        return [self.element_id(i) + (f".{i % self.pack}" if self.pack > 1 else "") for i in indices]
+
+    def element_id(self, index: int) -> str:
+        """Slurm's id of what task `index` runs in."""
+        return f"{self.job_id}_{index // self.pack}"
+
+    @property
+    def elements(self) -> int:
+        return -(-len(self.seeds) // self.pack)
+
+    def members(self, element: int) -> range:
+        """The tasks in one element of the array."""
+        return range(element * self.pack, min((element + 1) * self.pack, len(self.seeds)))
+
+    def experiment(self, index: int) -> str:
+        return self.names[index] if self.names else self.name
 
     def log(self, index: int) -> Path:
         """Everything the task printed."""
-        return self.files.log(self.job_id, index)
+        return self.files.log(self.task_ids()[index])
+
+    @property
+    def code_folder(self) -> Path | None:
+        return QueueFiles(self.folder.parent).code / self.code if self.code else None
+
+    @property
+    def device(self) -> str:
+        """A node with a broken GPU shall fail, not train on the CPU for 12 hours."""
+        return "cuda" if self.cluster == "slurm" and self.request.get("gpus") else "auto"
 
     def is_cancelled(self, index: int) -> bool:
         return self.files.cancelled(index).exists()
+
+    def why_cancelled(self, index: int) -> str:
+        file = self.files.cancelled(index)
+        return (file.read_text(encoding="utf-8") if file.exists() else "") or "cancelled"
 
     def task(self, index: int) -> TaskState:
         return TaskState.load(self.files.task(index))
@@ -69,7 +104,7 @@ class Submission:
         """Raises ValueError, KeyError or TypeError for a folder that is no complete submission."""
         found = read_json(JobFiles(folder).submission)
         found |= {"folder": folder.absolute(), "directory": Path(found["directory"])}
-        return cls(**{**found, "seeds": tuple(found["seeds"]), "overrides": tuple(found["overrides"])})
+        return cls(**found | {key: tuple(found.get(key, ())) for key in ("seeds", "overrides", "names")})
 
 
 @dataclass(frozen=True)
@@ -83,6 +118,7 @@ class TaskState:
     node: str = ""
     pid: int = 0
     exit_code: int | None = None
+    used_seconds: float = 0.0  # of the starts before this one
     requeued: bool = False  # ended to be started again
     out_of_memory: bool = False
     peak_memory_mb: float | None = None
@@ -94,6 +130,13 @@ class TaskState:
             return cls(**read_json(path))
         except (ValueError, TypeError):
             return cls()
+
+    def seconds(self, log: Path) -> float:
+        """How long all starts lasted; one that was killed, or goes on, has said something just before."""
+        if self.started_at is None:
+            return 0.0
+        ended = self.ended_at or (log.stat().st_mtime if log.exists() else self.started_at)
+        return self.used_seconds + max(0.0, ended - self.started_at)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -108,12 +151,18 @@ def new_folder(name: str, jobs: Path = JOBS) -> Path:
 
 
 def submissions(jobs: Path = JOBS) -> list[Submission]:
-    """Every submission that a cluster has taken, oldest first. Damaged folders are passed over."""
+    """Every submission that a cluster has taken, oldest first."""
+    found = (one for one in all_submissions(jobs) if one.job_id)
+    return sorted(found, key=lambda one: one.submitted_at)
+
+
+def all_submissions(jobs: Path) -> list[Submission]:
+    """Also those that no cluster has taken yet, in any order. Damaged folders are passed over."""
     found = []
     for folder in jobs.iterdir() if jobs.is_dir() else ():
         with suppress(ValueError, TypeError, KeyError):
             found.append(Submission.load(folder))
-    return sorted((one for one in found if one.job_id), key=lambda one: one.submitted_at)
+    return found
 
 
 def find_tasks(selector: str, jobs: Path = JOBS) -> list[tuple[Submission, int]]:
@@ -121,10 +170,9 @@ def find_tasks(selector: str, jobs: Path = JOBS) -> list[tuple[Submission, int]]
     known = submissions(jobs)
     for submission in reversed(known):
         ids = submission.task_ids()
-        if selector == submission.job_id:
-            return [(submission, index) for index in range(len(ids))]
-        if selector in ids:
-            return [(submission, ids.index(selector))]
+        meant = [i for i, own in enumerate(ids) if selector in (own, submission.element_id(i), submission.job_id)]
+        if meant:
+            return [(submission, index) for index in meant]
     if not known:
         raise UserError(f"no job {selector!r}: nothing was submitted from this directory (no {jobs})")
     recent = ", ".join(submission.job_id for submission in known[-5:])

@@ -218,7 +218,12 @@ def _notes(rows: Sequence[Row], runs: Mapping[str, Sequence[RunRecord]]) -> list
     single = [row.name for row in rows if row.is_experiment and row.runs < 2]
     judged = [f"{row.name} ({row.eval_runs} of {row.runs})" for row in rows if 0 < row.eval_runs < row.runs]
     unjudged = [row.name for row in rows if not row.eval_runs]
+    devices = {row.name: sorted({run.tags.get("flowmbpo.device", "") for run in runs[row.name]} - {""}) for row in rows}
+    several = len({device for names in devices.values() for device in names}) > 1
     found = {
+        "wall times and steps/s are of different devices, so compare only R": [
+            f"{name} on {' and '.join(names)}" for name, names in devices.items() if several and names
+        ],
         "figures are means over runs with different specs": mixed,
         "repeated seeds are counted as they are": repeated,
         "runs that collapsed, final below 0.3 of the peak": collapsed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flowmbpo.errors import UserError
 from flowmbpo.reports import formats
 from flowmbpo.reports.comparison import compare
 from flowmbpo.reports.known import known_experiments
-from flowmbpo.reports.sections import CORRELATION, Page, collect
+from flowmbpo.reports.sections import CORRELATION, GpuHours, Page, collect, gpu_hours_table
 from flowmbpo.runs.files import atomic_file
 from flowmbpo.spec.registry import Registry
 from flowmbpo.tracking.reader import Reader, open_reader
@@ -24,8 +25,12 @@ from flowmbpo.tracking.reader import Reader, open_reader
 _LATENT_ERROR = re.compile(r"model/latent_error_(\d+)")
 
 
-def build_report(names: Sequence[str], *, reader: Reader | str | None, registry: Registry) -> str:
+def build_report(
+    names: Sequence[str], *, reader: Reader | str | None, registry: Registry, gpu_hours: GpuHours | None = None
+) -> str:
     """The page about the named experiments; without names about all that have finished runs.
+
+    `gpu_hours`: asked for and used by the jobs of each experiment.
 
     Raises:
         UserError: an unknown name, or no finished run at all.
@@ -44,7 +49,10 @@ def build_report(names: Sequence[str], *, reader: Reader | str | None, registry:
     errors = sorted({int(m[1]) for run in records for key in run.metrics if (m := _LATENT_ERROR.fullmatch(key))})
     latent = {horizon: f"model/latent_error_{horizon}" for horizon in errors}
     comparison = compare(chosen, tracking_uri=source, registry=registry, curves=[CORRELATION, *latent.values()])
-    return render(collect(comparison, known, registry, store=str(source.store), latent=latent, everything=not names))
+    page = collect(comparison, known, registry, store=str(source.store), latent=latent, everything=not names)
+    if hours := {name: hours for name, hours in (gpu_hours or {}).items() if name in chosen}:
+        page = replace(page, overview=[*page.overview, gpu_hours_table(hours)])
+    return render(page)
 
 
 def render(page: Page) -> str:

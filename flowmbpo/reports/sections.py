@@ -23,6 +23,7 @@ from flowmbpo.spec.references import PublishedReference
 from flowmbpo.spec.registry import Registry
 
 CORRELATION = "train/reward_correlation"
+GpuHours = Mapping[str, tuple[float, float]]  # by experiment: asked for, used
 _MOST_RUNS = 200  # lines in the table of runs
 _MODEL_KEYS = ("integrator", "substeps", "units", "latent_dim")
 
@@ -118,6 +119,11 @@ def collect(
         references=_references(references),
         commands=_commands(comparison),
     )
+
+
+def gpu_hours_table(hours: GpuHours) -> Table:
+    rows = [[name, f"{asked:,.1f}", f"{used:,.1f}"] for name, (asked, used) in hours.items()]
+    return Table(["name", "GPU hours asked for", "GPU hours used"], rows, [False, True, True], "Jobs on the cluster")
 
 
 def comparison_table(columns: Sequence[Column], comparison: Comparison) -> Table:

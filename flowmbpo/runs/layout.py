@@ -144,9 +144,9 @@ class JobFiles:
         """The variables of the submitting shell, until the last task of a local queue has been started with them."""
         return self.root / "environment.json"
 
-    def log(self, job_id: str, index: int) -> Path:
+    def log(self, task_id: str) -> Path:
         """The name is submitit's."""
-        return self.root / f"{job_id}_{index}_0_log.out"
+        return self.root / f"{task_id}_0_log.out"
 
     def task(self, index: int) -> Path:
         return self.root / f"task-{index}.json"
@@ -163,7 +163,7 @@ class JobFiles:
 
 @dataclass(frozen=True)
 class QueueFiles:
-    """The files of this machine's own queue, in the folder of all jobs."""
+    """The files in the folder of all jobs: this machine's own queue, and the code that jobs run."""
 
     root: Path
 
@@ -180,3 +180,17 @@ class QueueFiles:
     @property
     def log(self) -> Path:
         return self.root / "local.log"
+
+    def race(self, name: str, element: int) -> Path:
+        """Which of the submissions in a race trains this element."""
+        return self.root / f"race-{name}-{element}"
+
+    @property
+    def code(self) -> Path:
+        """Copies of the package, by content."""
+        return self.root / "code"
+
+    @property
+    def code_lock(self) -> Path:
+        """Held while copies are made or removed."""
+        return self.root / "code.lock"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -44,6 +44,15 @@ Duration = Annotated[
         json_schema_extra={"words": ' such as "12:00:00" or "2-00:00:00"'},
     ),
 ]
+GpuTypes = Annotated[
+    Line,
+    BeforeValidator(lambda given: ",".join(given) if isinstance(given, tuple) and all_text(given) else given),
+    WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+]
+
+
+def all_text(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 class Section(BaseModel):
@@ -334,7 +343,7 @@ class ExpectedSpec(Section):
 class ResourcesSpec(Section):
     """What a cluster job of this experiment asks for."""
 
-    gpu: Line = Field("L40S", description="GPU type as the cluster names it; empty for any")
+    gpu: GpuTypes = Field("L40S", description="GPU type as the cluster names it, or a list of those that will do")
     gpus: Annotated[int, Field(ge=0, le=64)] = Field(1, description="GPUs; 0 for a CPU job")
     gpu_memory_gb: Annotated[float, Field(gt=0.0, le=10_000.0)] = Field(48.0, description="memory of one such GPU, GB")
     cpus: Annotated[int, Field(ge=1, le=4096)] = Field(4, description="CPU cores")

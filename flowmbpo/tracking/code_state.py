@@ -1,4 +1,4 @@
-"""Which commit the installed code is: asked of git in a checkout, recorded by the build in a wheel.
+"""Which commit the installed code is: asked of git in a checkout, recorded in a wheel by its build and in a job's copy.
 
 The build (`hatch_build.py`) uses this module too, so it needs the standard library only.
 """
@@ -18,16 +18,19 @@ MAX_DIFF_BYTES = 2_000_000
 
 @dataclass(frozen=True)
 class CodeState:
-    """`commit` is empty where it is unknown, and `reason` says why. `diff`: what a checkout has beyond its commit."""
+    """`commit` is empty where it is unknown, and `reason` says why. `diff`: what a checkout has beyond its commit;
+    `snapshot`: the name of the copy, where a job runs one that was made at its submission."""
 
     commit: str = ""
     dirty: bool = False
     diff: str = ""
     reason: str = ""
+    snapshot: str = ""
 
     def record(self) -> str:
-        """What a build keeps of it."""
-        return json.dumps({key: value for key, value in asdict(self).items() if key != "diff"}) + "\n"
+        """What a build keeps of it; a copy for a job keeps the uncommitted changes too."""
+        left_out = () if self.snapshot else ("diff", "snapshot")
+        return json.dumps({key: value for key, value in asdict(self).items() if key not in left_out}) + "\n"
 
 
 @functools.cache
@@ -42,7 +45,8 @@ def state_of(root: Path) -> CodeState:
         return _of_checkout(root)
     try:
         found = json.loads((root / "flowmbpo" / RECORD).read_text(encoding="utf-8"))
-        return CodeState(str(found["commit"]), bool(found["dirty"]), reason=str(found["reason"]))
+        texts = {key: str(found.get(key, "")) for key in ("diff", "snapshot")}
+        return CodeState(str(found["commit"]), bool(found["dirty"]), reason=str(found["reason"]), **texts)
     except (OSError, ValueError, KeyError, TypeError):
         return CodeState(reason=f"{root} is no git checkout, and its build recorded no commit")
 

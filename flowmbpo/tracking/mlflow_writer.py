@@ -8,6 +8,7 @@ Not here: the journal, threads and retries (`delivery`). MLflow is imported on f
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -43,6 +44,12 @@ class MlflowWriter:
         self.store = store
         self._client: MlflowClient | None = None
         self._experiment = ""
+
+    def check(self) -> None:
+        """Write to the store without leaving a run. Raises UserError, WorkFailed as `open_client`."""
+        client = self._connected()
+        with translated(self.store):
+            client.set_experiment_tag(self._experiment, "flowmbpo.checked", str(int(time.time())))
 
     def find_or_create(self, create: journal.Create, *, look: bool) -> str:
         """MLflow's id of the run that the journal's first entry describes.

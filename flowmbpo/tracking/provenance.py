@@ -52,6 +52,7 @@ class Provenance:
             "flowmbpo.git_commit": self.code.commit or "unknown",
             "flowmbpo.git_dirty": str(self.code.dirty).lower(),
             **({} if self.code.commit else {"flowmbpo.git_unknown": self.code.reason}),
+            **({"flowmbpo.code_snapshot": self.code.snapshot} if self.code.snapshot else {}),
             "flowmbpo.version": self.packages.get("flowmbpo", "unknown"),
             "flowmbpo.command": self.command[:5000],
             **self.slurm,

@@ -1,13 +1,17 @@
-"""Submissions and stand-ins for Slurm's programs, for tests that need no cluster."""
+"""Submissions and stand-ins for Slurm's programs, for tests that need no cluster; a real Slurm for those that do."""
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from real_slurm import PROGRAMS, REGISTRY, SCRIPT, Cluster
 
 from flowmbpo.cluster.submission import Submission
 
@@ -63,3 +67,29 @@ def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         return folder
 
     return install
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Configuration of a Slurm that runs for these tests."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: run `{SCRIPT} install` as root")
+    folder = tmp_path_factory.mktemp("slurm")
+    started = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, check=False)
+    try:
+        if started.returncode:
+            pytest.skip(f"Slurm does not start on this machine: {started.stderr.strip()[-500:]}")
+        yield folder / "slurm.conf"
+    finally:
+        environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, check=False, timeout=60)
+        subprocess.run([SCRIPT, "stop", folder], check=True)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, slurm: Path) -> Iterator[Cluster]:
+    (tmp_path / "experiments.toml").write_text(REGISTRY)
+    found = Cluster(tmp_path, slurm)
+    yield found
+    found.clear()

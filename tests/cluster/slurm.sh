@@ -56,11 +56,15 @@ MpiDefault=none
 ReturnToService=2
 KillWait=15
 GresTypes=gpu
-NodeName=$node NodeAddr=127.0.0.1 CPUs=${SLURM_TEST_CPUS:-4} RealMemory=${SLURM_TEST_MEMORY_MB:-64000} Gres=gpu:L40S:4 State=UNKNOWN
+NodeName=$node NodeAddr=127.0.0.1 CPUs=${SLURM_TEST_CPUS:-4} RealMemory=${SLURM_TEST_MEMORY_MB:-64000} Gres=gpu:L40S:3,gpu:H100:1 State=UNKNOWN
+MaxArraySize=4
+EnforcePartLimits=ALL
 PartitionName=main Nodes=$node Default=YES MaxTime=INFINITE State=UP
+PartitionName=narrow Nodes=$node MaxCPUsPerNode=1 MaxTime=INFINITE State=UP
+PartitionName=short Nodes=$node MaxTime=0:20:00 State=UP
 CONF
     touch "$dir"/gpu{0..3} # stand for the device files of four cards; no job of the tests opens one
-    echo "Name=gpu Type=L40S File=$dir/gpu[0-3]" > "$dir/gres.conf"
+    printf 'Name=gpu Type=%s File=%s\n' L40S "$dir/gpu[0-2]" H100 "$dir/gpu3" > "$dir/gres.conf"
 }
 
 start() {

@@ -2,150 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-import json
-import os
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from real_slurm import LOG_INTERVAL, Cluster, ended
 
-from flowmbpo.cluster.submission import TaskState, submissions
 from flowmbpo.cluster.task import resumable_epoch
 from flowmbpo.tracking.reader import open_reader
-from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import resolve_store
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2400)]
-
-SCRIPT = Path(__file__).with_name("slurm.sh")
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
-REGISTRY = """
-[experiments.tiny]
-abstract = true
-env = { kind = "pointmass", episode_length = 20 }
-actor = { units = [16] }
-critic = { units = [16], passes = 1, minibatches = 1 }
-evaluation = { episodes = 4, interval = 1_000_000 }
-resources = { gpu = "", gpus = 0, cpus = 1, memory_gb = 8, time_limit = "0:10:00" }
-world_model = { kind = "mlp", units = [16], encoder_units = [16], latent_dim = 16 }
-
-[experiments.tiny.train]
-num_envs = 4
-wm_batch_size = 8
-wm_updates = 1
-wm_first_updates = 2
-horizon = 16
-max_epochs = 20
-replay_capacity = 2_000
-checkpoint_interval = 1_000_000
-log_interval = 5
-
-[experiments.tiny-mlp]
-extends = "tiny"
-
-[experiments.tiny-flow]
-extends = "tiny"
-world_model = { kind = "flow", units = [16], encoder_units = [16], latent_dim = 16, integrator = "euler", substeps = 1 }
-"""
-LOG_INTERVAL = 5
-PACE = """
-import sys, time
-if "run" in sys.orig_argv:
-    from flowmbpo.training.trainer import Trainer
-    begin = Trainer._run_epoch
-    Trainer._run_epoch = lambda self: (time.sleep({seconds}), begin(self))[1]
-"""
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Configuration of a Slurm that runs for this module."""
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed: run `{SCRIPT} install` as root")
-    folder = tmp_path_factory.mktemp("slurm")
-    started = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True, check=False)
-    try:
-        if started.returncode:
-            pytest.skip(f"Slurm does not start on this machine: {started.stderr.strip()[-500:]}")
-        yield folder / "slurm.conf"
-    finally:
-        environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, check=False, timeout=60)
-        subprocess.run([SCRIPT, "stop", folder], check=True)
-
-
-class Cluster:
-    """flowmbpo in an empty directory, as a user of the cluster calls it."""
-
-    def __init__(self, directory: Path, conf: Path) -> None:
-        self.directory = directory
-        self.environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("FLOWMBPO", "MLFLOW"))
-        }
-        self.environment |= {"SLURM_CONF": str(conf), "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(directory)}
-
-    def flowmbpo(self, *arguments: str, code: int = 0) -> str:
-        done = self.program(sys.executable, "-m", "flowmbpo", *arguments)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr if code else done.stdout
-
-    def program(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, env=self.environment, cwd=self.directory
-        )
-
-    def submit(self, *arguments: str) -> list[dict[str, Any]]:
-        return json.loads(self.flowmbpo("submit", *arguments, "--json"))
-
-    def jobs(self) -> dict[str, dict[str, Any]]:
-        return {row["job"]: row for row in json.loads(self.flowmbpo("jobs", "--json"))}
-
-    def until(self, condition: Callable[[dict[str, dict[str, Any]]], bool], minutes: float = 10) -> dict[str, Any]:
-        """Look at the table until it satisfies the condition; returns it."""
-        deadline = time.monotonic() + 60 * minutes
-        while not condition(table := self.jobs()):
-            if time.monotonic() > deadline:
-                logs = "\n".join(path.read_text() for path in self.directory.glob("runs/jobs/*/*.out"))
-                pytest.fail(f"not within {minutes} minutes: {json.dumps(table, indent=1)}\n{logs[-5000:]}")
-            time.sleep(2)
-        return table
-
-    def runs(self) -> dict[str, RunRecord]:
-        return {run.run_id: run for run in open_reader(resolve_store(None, self.directory)).runs()}
-
-    def pace(self, seconds: float) -> None:
-        """From here on an epoch takes at least this long on any machine: a test knows which limit is too short."""
-        (self.directory / "pace").mkdir()
-        (self.directory / "pace" / "sitecustomize.py").write_text(PACE.format(seconds=seconds))
-        self.environment["PYTHONPATH"] = str(self.directory / "pace")
-
-    def record(self) -> TaskState:
-        """The task of the only submission."""
-        return submissions(self.directory / "runs" / "jobs")[-1].task(0)
-
-    def start_now(self, job: str) -> None:
-        """Slurm waits two minutes before it starts a requeued job; the tests need not."""
-        self.program("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, slurm: Path) -> Cluster:
-    (tmp_path / "experiments.toml").write_text(REGISTRY)
-    return Cluster(tmp_path, slurm)
-
-
-ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
-
-
-def ended(table: dict[str, dict[str, Any]]) -> bool:
-    return bool(table) and all(row["state"] not in ACTIVE for row in table.values())
 
 
 def test_two_experiments_by_two_seeds(cluster: Cluster):

@@ -14,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flowmbpo.cluster import preflight
+from flowmbpo.cluster.job import TrainingTask, train
 from flowmbpo.cluster.states import is_alive, recorded_state
-from flowmbpo.cluster.task import Attempt, TrainingTask, resumable_epoch, runs_of_tasks
+from flowmbpo.cluster.task import Attempt, resumable_epoch, runs_of_tasks
 from flowmbpo.runs.layout import RunFiles
 
 TRAINING = Path(__file__).with_name("stand_in_training.py")
@@ -34,7 +36,10 @@ def start(directory: Path, make_submission, programs, monkeypatch):
         program = f"""
             import sys
             from pathlib import Path
-            from flowmbpo.cluster.task import Attempt, TrainingTask
+            from flowmbpo.cluster.job import TrainingTask
+            from flowmbpo.cluster.task import Attempt
+            from flowmbpo.cluster import preflight
+            preflight.failure = lambda *_: ""
             Attempt.command = lambda self, run_id: [sys.executable, "training.py", {mode!r}, run_id]
             TrainingTask(Path({str(submission.folder)!r}), 0)()
             """
@@ -130,7 +135,8 @@ def test_a_local_queue_inside_an_allocation_leaves_that_job_alone(start, directo
 def test_a_log_on_a_full_disk_costs_its_lines_only(make_submission, monkeypatch):
     monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115 (as long as the test)
     monkeypatch.setattr(Attempt, "command", lambda self, run_id: [sys.executable, "-c", ""])
-    assert Attempt(make_submission(), 0).run() == 0
+    monkeypatch.setattr(preflight, "failure", lambda *_: "")
+    assert train(make_submission(), 0, [0]) == 0
 
 
 def test_sigterm_of_a_preempted_job_requeues_it(start, directory, programs):

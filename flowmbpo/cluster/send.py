@@ -1,0 +1,67 @@
+"""Hands a draft to its cluster: a folder of its own, the registry and the code as they are now, then the queue."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from flowmbpo.cluster import local, overview, slurm, slurm_queue, snapshot
+from flowmbpo.cluster.planning import Plan
+from flowmbpo.cluster.submission import Submission, new_folder
+from flowmbpo.errors import WorkFailed
+from flowmbpo.runs.files import locked
+from flowmbpo.runs.layout import JOBS, QueueFiles
+
+CHECK_TIME_LIMIT = "0:15:00"
+_POLL_SECONDS = 2.0
+
+
+def send(plan: Plan, registry: Path, *, snapshots: bool) -> Submission:
+    """Submit. Raises WorkFailed with the cluster's words when it refuses; then nothing is kept."""
+    draft = plan.draft
+    folder = new_folder(draft.name)
+    try:
+        with locked(QueueFiles(JOBS).code_lock):  # nobody removes the copy before the submission that needs it is there
+            code = snapshot.take(folder.parent) if snapshots else ""
+            submission = replace(draft, folder=folder, submitted_at=time.time(), code=code)
+            if draft.check:
+                submission = replace(submission, directory=folder)
+            submission.save()
+        shutil.copyfile(registry, submission.files.registry)
+        return slurm.submit(submission, plan.request) if submission.cluster == "slurm" else local.submit(submission)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        snapshot.prune(folder.parent, set())
+        raise
+
+
+def check(plan: Plan, registry: Path, *, snapshots: bool) -> None:
+    """One short job that trains one epoch where the plan's tasks would; returns when it has. Raises WorkFailed."""
+    plan = plan.on(plan.request.model_copy(update={"time_limit": CHECK_TIME_LIMIT, "parallel": None}))
+    draft = replace(plan.draft, seeds=plan.draft.seeds[:1], names=plan.draft.names[:1], check=True, race="", pack=1)
+    submission = send(replace(plan, draft=draft), registry, snapshots=snapshots)
+    try:
+        while overview.current_state(submission, 0).active:
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        cancel(submission, 0)
+        raise
+    (row,) = overview.rows([submission], {})
+    if row.state != "COMPLETED":
+        raise WorkFailed(
+            f"check {row.job} of {row.name} ended as {row.state}: {row.note}; its log: flowmbpo logs {row.job}"
+        )
+    shutil.rmtree(submission.folder, ignore_errors=True)
+
+
+def cancel(submission: Submission, index: int) -> None:
+    """Stop a task, which writes a checkpoint first. Raises WorkFailed when Slurm does not answer."""
+    submission.files.cancelled(index).touch()
+    if submission.cluster == "slurm":
+        others = submission.members(index // submission.pack)
+        if all(submission.is_cancelled(other) for other in others):  # else the job tells the one run
+            slurm_queue.cancel([submission.element_id(index)])
+    else:
+        local.terminate(submission, index)

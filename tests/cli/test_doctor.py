@@ -1,0 +1,74 @@
+"""`flowmbpo doctor`: each line good, bad with its cure, or not applicable."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REGISTRY = """
+[experiments.tiny]
+env = { kind = "pointmass", episode_length = 20 }
+world_model = { kind = "mlp", units = [16], encoder_units = [16], latent_dim = 16 }
+train = { horizon = 16, max_epochs = 20, num_envs = 4, wm_batch_size = 8, replay_capacity = 2000 }
+"""
+
+
+@pytest.fixture
+def doctor(tmp_path: Path):
+    """Checks by name, of `flowmbpo doctor` in an empty directory on a machine without Slurm."""
+    (tmp_path / "experiments.toml").write_text(REGISTRY)
+
+    def call(*arguments: str, code: int = 0, **variables: str) -> dict[str, dict[str, str]]:
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("FLOWMBPO_", "MLFLOW_", "SLURM"))
+        }
+        environment = {**kept, "PATH": str(Path(sys.executable).parent), **variables}
+        command = [sys.executable, "-m", "flowmbpo", "doctor", *arguments, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return {check["name"]: check for check in json.loads(done.stdout)}
+
+    return call
+
+
+def test_where_a_run_would_start(doctor, tmp_path):
+    checks = doctor()
+    assert {name: check["state"] for name, check in checks.items()} == {
+        "registry": "good",
+        "slurm": "not applicable",
+        "python": "good",
+        "torch": "good",
+        "simulator": "not applicable",  # a point mass needs no Warp
+        "disk": "good",
+        "store": "good",
+        "clock": "good",
+    }
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_what_would_fail(doctor, tmp_path):
+    """A device that is not there, a registry with a mistake, a damaged store and a package that cannot be loaded."""
+    broken = tmp_path / "site" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libcudart.so.12: cannot open shared object file')")
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    (tmp_path / "experiments.toml").write_text(REGISTRY.replace("horizon", "horizont"))
+    checks = doctor(code=1, PYTHONPATH=str(broken.parent))
+    for name, found in {"torch": "libcudart", "store": "damaged", "registry": "problem"}.items():
+        assert checks[name]["state"] == "bad"
+        assert found in checks[name]["found"]
+        assert checks[name]["fatal"]
+    assert checks["torch"]["cure"]
+    assert "flowmbpo validate" in checks["registry"]["cure"]
+
+
+def test_a_server_that_is_away_costs_no_run(doctor):
+    checks = doctor("--tracking-uri", "http://127.0.0.1:9")
+    assert checks["store"]["state"] == "bad"
+    assert "flowmbpo sync" in checks["store"]["cure"]
+    assert checks["clock"]["state"] == "not applicable"
