@@ -39,12 +39,12 @@ from flowmbpo.algorithms.imagination import (
     values_at_segment_ends,
 )
 from flowmbpo.algorithms.measurement import measure
-from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
+from flowmbpo.algorithms.normalizers import ObservationNormalizer, RunningMoments, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, frozen, scheduled_rate
 from flowmbpo.algorithms.policy import DeterministicPolicy
 from flowmbpo.algorithms.replay import Sequences
 from flowmbpo.algorithms.returns import segment_returns
-from flowmbpo.algorithms.value_learning import fit_values
+from flowmbpo.algorithms.value_learning import fit_values, value_targets
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.averaging import update_average_
 from flowmbpo.models.critic import Critic
@@ -89,6 +89,7 @@ class PWM:
         self.observations = ObservationNormalizer(env.obs_dim, self.device, enabled=train.normalize_observations)
         self.reward_scale = Scale(train.reward_scaling, self.device)
         self.return_scale = Scale("running_std", self.device)
+        self.value_targets = RunningMoments((), self.device)
 
         def optimizer(network: nn.Module, rate: float, betas: tuple[float, float], norm: float) -> GuardedAdam:
             return GuardedAdam(list(network.parameters()), learning_rate=rate, betas=betas, grad_norm=norm)
@@ -98,8 +99,6 @@ class PWM:
             "critic": optimizer(critic, critic_spec.learning_rate, train.adam_betas, critic_spec.grad_norm),
             "world_model": optimizer(world_model, train.wm_learning_rate, train.wm_adam_betas, train.wm_grad_norm),
         }
-        # What a reward of 1 in every step of an episode is worth.
-        self._steady_value = sum(train.gamma**t for t in range(env.episode_length))
         self._bad_steps = torch.zeros((), dtype=torch.long, device=self.device)
         self.epoch = 0
         self.world_model_updates = 0
@@ -199,13 +198,13 @@ class PWM:
         }
 
     def _center_regression(self) -> None:
-        """Untrained heads predict the mean reward so far, and the value of earning it for a whole episode.
+        """Untrained heads predict the mean so far of what they are fitted to.
 
         The task does not change: what is predicted is the reward as it is, and an episode's end is still worth 0.
         """
         if self.train.regression == "centered":
             self.world_model.reward_offset.copy_(self.reward_scale.center)
-            self.critic.offset.copy_(self.reward_scale.center * self._steady_value)
+            self.critic.offset.copy_(self.value_targets.mean)
 
     def encode(self, obs: Tensor) -> Tensor:
         """Latent of a raw observation: `[..., O]` -> `[..., Z]`."""
@@ -263,12 +262,14 @@ class PWM:
         else:
             assert self._imagined is not None
             seen = self._imagined
+        targets = value_targets(self.critic, seen, gamma=self.train.gamma, td_lambda=self.train.td_lambda)
+        self.value_targets.update(targets)
+        self._center_regression()
         return fit_values(
             self.critic,
             self.optimizers["critic"],
-            seen,
-            gamma=self.train.gamma,
-            td_lambda=self.train.td_lambda,
+            seen.latents,
+            targets,
             passes=self.critic_spec.passes,
             minibatches=self.critic_spec.minibatches,
             generator=self.generator,
@@ -363,6 +364,7 @@ class PWM:
             "critic": self.critic.state_dict(),
             "observations": self.observations.state_dict(),
             "reward_scale": self.reward_scale.state_dict(),
+            "value_targets": self.value_targets.state_dict(),
         }
 
     def load_deployable_state(self, state: dict[str, Any]) -> None:
@@ -373,6 +375,8 @@ class PWM:
         self.critic.load_state_dict(state["critic"])
         self.observations.load_state_dict(state["observations"])
         self.reward_scale.load_state_dict(state["reward_scale"])
+        if "value_targets" in state:  # not in those of 0.1.0
+            self.value_targets.load_state_dict(state["value_targets"])
         self._center_regression()
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,29 +14,36 @@ from flowmbpo.algorithms.returns import td_lambda as td_lambda_targets
 from flowmbpo.models.critic import Critic
 
 
+@torch.no_grad()
+def value_targets(critic: Critic, seen: Transitions, *, gamma: float, td_lambda: float) -> Tensor:
+    """TD(lambda) targets `[T, B]` of all states seen, from the ensemble's minimum."""
+    return td_lambda_targets(
+        seen.rewards,
+        seen.continues,
+        critic.min(seen.next_latents),
+        gamma=gamma,
+        td_lambda=td_lambda,
+        ended=seen.ended,
+    )
+
+
 def fit_values(
     critic: Critic,
     optimizer: GuardedAdam,
-    seen: Transitions,
+    latents: Tensor,
+    targets: Tensor,
     *,
-    gamma: float,
-    td_lambda: float,
     passes: int,
     minibatches: int,
     generator: torch.Generator,
     precision: Callable[[], AbstractContextManager[object]],
 ) -> dict[str, Tensor]:
-    """Mean squared error of every member, `passes` times over all states in `minibatches` random parts.
+    """Mean squared error of every member, `passes` times over all latents `[T, B, Z]` in `minibatches` random parts.
 
-    The targets are computed once, from the ensemble's minimum, before the first step. `precision` gives the context of
-    the forward passes. Returns statistics by metric name.
+    targets: `[T, B]`, computed once, before the first step. `precision` gives the context of the forward passes.
+    Returns statistics by metric name.
     """
-    with torch.no_grad():
-        next_values = critic.min(seen.next_latents)
-        targets = td_lambda_targets(
-            seen.rewards, seen.continues, next_values, gamma=gamma, td_lambda=td_lambda, ended=seen.ended
-        ).flatten()
-    latents = seen.latents.detach().flatten(0, 1)
+    latents, targets = latents.detach().flatten(0, 1), targets.flatten()
     size = -(-len(targets) // minibatches)
     losses, norms = [], []
     for _ in range(passes):

@@ -295,8 +295,8 @@ class TrainSpec(Section):
     )
     regression: Literal["centered", "raw"] = Field(
         "centered",
-        description="what untrained heads of reward and value predict: the running mean reward (and its discounted "
-        "sum over an episode), or 0; the task is the same",
+        description="what untrained heads of reward and value predict: the running mean of what they are fitted to, "
+        "or 0; the task is the same",
     )
     lr_schedule: Literal["linear", "constant"] = Field("linear", description="decay of every learning rate")
     final_learning_rate: LearningRate = Field(1e-5, description="where the linear schedule ends")

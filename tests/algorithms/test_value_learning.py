@@ -7,7 +7,7 @@ import torch
 
 from flowmbpo.algorithms.imagination import Transitions
 from flowmbpo.algorithms.optimization import GuardedAdam
-from flowmbpo.algorithms.value_learning import fit_values
+from flowmbpo.algorithms.value_learning import fit_values, value_targets
 from flowmbpo.models.critic import Critic
 
 GAMMA = 0.9
@@ -34,12 +34,12 @@ def test_values_converge_to_the_closed_form(terminates):
     optimizer = GuardedAdam(list(critic.parameters()), learning_rate=3e-3, betas=(0.9, 0.99), grad_norm=100.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
+        seen = chain(terminates)
         statistics = fit_values(
             critic,
             optimizer,
-            chain(terminates),
-            gamma=GAMMA,
-            td_lambda=0.8,
+            seen.latents,
+            value_targets(critic, seen, gamma=GAMMA, td_lambda=0.8),
             passes=4,
             minibatches=3,
             generator=generator,

@@ -52,18 +52,40 @@ def test_design_table(registry, name):
     assert (resources.cpus, resources.memory_gb, resources.time_limit) == (4, 128, "12:00:00")
 
 
-@pytest.mark.parametrize("name", PLAN)
-def test_published_learning_settings_are_the_defaults(registry, name):
-    spec = registry.resolve(name).spec
+def test_the_published_recipe_stays_runnable(registry):
+    spec = registry.resolve("5M-published").spec
     train = spec.train
     assert (train.gamma, train.td_lambda, train.adam_betas) == (0.99, 0.95, (0.7, 0.95))
+    assert train.wm_adam_betas == (0.9, 0.999)  # the published code passes none for the world model
     assert (spec.actor.learning_rate, spec.critic.learning_rate, train.wm_learning_rate) == (5e-4, 5e-4, 3e-4)
     assert train.final_learning_rate == 1e-5
     assert (spec.actor.grad_norm, spec.critic.grad_norm, train.wm_grad_norm) == (1, 100, 20)
     assert (spec.critic.passes, spec.critic.minibatches, spec.critic.ensemble) == (8, 4, 3)
     assert (train.wm_updates, train.wm_first_updates, train.replay_capacity) == (8, 1000, 1_000_000)
     assert (spec.actor.units, spec.critic.units) == ((400, 200, 100), (400, 200))
-    assert train.imagination == "alongside"
+    assert (train.imagination, spec.critic.targets, spec.actor.updates) == ("alongside", "imagined", 1)
+    model = spec.world_model
+    assert (model.step, model.latent_input, model.decoder_units, model.continuation_units) == (
+        "absolute",
+        "raw",
+        (),
+        (),
+    )
+    assert (train.wm_batch_size, train.horizon, train.sequence_length, train.num_envs) == (1024, 16, 16, 128)
+
+
+@pytest.mark.parametrize("name", PLAN)
+def test_the_plan_uses_the_recipe_that_learns(registry, name):
+    """Neither the decoder nor the step that starts as the identity walks alone; training is as long as use."""
+    spec = registry.resolve(name).spec
+    model, train = spec.world_model, spec.train
+    assert (model.step, model.latent_input) == ("logit_residual", "standardized")
+    assert model.decoder_units
+    assert model.continuation_units
+    assert (train.imagination, spec.critic.targets) == ("from_visited", "real")
+    assert train.sequence_length >= train.horizon == 16
+    assert (train.wm_adam_betas, train.regression) == ((0.9, 0.999), "centered")
+    assert (spec.actor.units, spec.critic.units, spec.critic.ensemble) == ((400, 200, 100), (400, 200), 3)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +115,11 @@ def test_alias(registry):
 
 # encoder, dynamics, reward, world model, actor, critics
 COUNTS = {
-    "5M-baseline": (142_848, 795_136, 531_969, 1_469_953, 307_716, 860_403),
-    "5M-flow-v1": (142_848, 795_648, 531_969, 1_470_465, 307_716, 860_403),
-    "48M-baseline": (7_883_520, 5_991_168, 4_614_401, 18_489_089, 410_116, 1_167_603),
-    "48M-flow-v2": (7_883_520, 5_992_960, 4_614_401, 18_490_881, 410_116, 1_167_603),
+    "5M-published": (142_848, 795_136, 531_969, 1_469_953, 307_716, 860_403),
+    "5M-baseline": (142_848, 794_112, 531_969, 1_468_929, 307_716, 860_403),
+    "5M-flow-v1": (142_848, 794_624, 531_969, 1_469_441, 307_716, 860_403),
+    "48M-baseline": (7_883_520, 5_989_632, 4_614_401, 18_487_553, 410_116, 1_167_603),
+    "48M-flow-v2": (7_883_520, 5_991_424, 4_614_401, 18_489_345, 410_116, 1_167_603),
 }
 
 
