@@ -179,3 +179,20 @@ def test_training_never_imports_torchs_compiler():
     updates, imported = found.stdout.split()
     assert int(updates) > 0
     assert imported == "False"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_text_is_read_and_written_in_utf8(room):
+    """Whatever the user's locale is: every call that would ask it names an encoding (or bytes) instead."""
+    for path in modules(room):
+        for call in (
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ):
+            name = ast.unparse(call.func).rpartition(".")[2]
+            words = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            where = f"{path}:{call.lineno}"
+            if name in ("read_text", "write_text") or words.get("text") == "True":
+                assert "encoding" in words, where
+            elif ast.unparse(call.func) == "open" or (name == "open" and ast.unparse(call.func).startswith("path.")):
+                modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+                assert "encoding" in words or any("b" in str(mode) for mode in modes), where

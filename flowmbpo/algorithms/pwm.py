@@ -3,7 +3,9 @@
 Not here: networks (`models`), environments, logging, files. What the training loop calls:
 
 - `begin_epoch(epoch)` sets the learning rates, then each of `phases` once, in order: rollout, actor, critic,
-  world_model. A phase returns detached 0-d tensors by metric name.
+  world_model. A phase returns detached 0-d tensors by metric name. `tick(done, total)` is called between the updates of
+  the world model and says whether they may go on; where not, `unfinished` names the phase, and the next `phases` begin
+  with the rest of it.
 - `policy()` is the deterministic policy for evaluation; `diagnose()` measures the world model on held-out episodes.
 - `state_dict()` holds all that an exact continuation needs except the environment's own state; `deployable_state()`
   what acting needs.
@@ -102,9 +104,13 @@ class PWM:
         self._bad_steps = torch.zeros((), dtype=torch.long, device=self.device)
         self.epoch = 0
         self.world_model_updates = 0
-        self._caught_up = False  # whether the many first updates of the world model are done
+        self._caught_up = False  # whether the many first updates of the world model have begun
         self.recorded = recorded
         self._pretrain_left = train.pretrain.updates if train.pretrain else 0
+        self.tick: Callable[[int, int], bool] = lambda done, total: True
+        self.unfinished = ""  # the phase that was interrupted, with so many of its updates done, and their sums
+        self._done = self._total = 0
+        self._sums: Statistics = {}
         self._imagined: Transitions | None = None
 
     # --- one epoch ---------------------------------------------------------------------------------------------------
@@ -122,15 +128,16 @@ class PWM:
 
     @property
     def phases(self) -> Sequence[tuple[str, Callable[[], Statistics]]]:
-        """The parts of one epoch, in order; pre-training comes before the first."""
-        before = (("pretrain", self.pretrain),) if self._pretrain_left else ()
-        return (
-            *before,
+        """The parts of one epoch, in order; pre-training comes before the first. Of an interrupted one what is left."""
+        phases = (
+            ("pretrain", self.pretrain),
             ("rollout", self.rollout),
             ("actor", self.update_actor),
             ("critic", self.update_critic),
             ("world_model", self.update_world_model),
         )
+        first = self.unfinished or ("pretrain" if self._pretrain_left else "rollout")
+        return phases[[name for name, _ in phases].index(first) :]
 
     @property
     def nonfinite(self) -> dict[str, Tensor]:
@@ -281,12 +288,14 @@ class PWM:
     def pretrain(self) -> Statistics:
         """Train the world model on the recorded transitions, which also give the scales their start."""
         assert self.recorded is not None
-        obs, rewards = self.recorded.kept()
-        self.observations.update(obs)
-        self.reward_scale.update(rewards)
-        self._center_regression()
-        count, self._pretrain_left, self._caught_up = self._pretrain_left, 0, True
-        return self._learn_world_model(count, self._recorded_sequences)
+        count = self._pretrain_left
+        if not self.unfinished:
+            obs, rewards = self.recorded.kept()
+            self.observations.update(obs)
+            self.reward_scale.update(rewards)
+            self._center_regression()
+            self._pretrain_left, self._caught_up = 0, True
+        return self._learn_world_model("pretrain", count, self._recorded_sequences)
 
     def _recorded_sequences(self) -> Sequences:
         assert self.recorded is not None
@@ -304,24 +313,30 @@ class PWM:
         """
         self._imagined = None  # its graph ends here
         warming_up = self.epoch + 1 < self.train.warmup_epochs
-        if warming_up or self.collector.replay.starts(self.train.sequence_length).empty:
+        if not self.unfinished and (warming_up or self.collector.replay.starts(self.train.sequence_length).empty):
             return {}
         count = self.train.wm_updates
         if not self._caught_up and self.epoch + 1 >= self.train.wm_first_epoch:
             count, self._caught_up = self.train.wm_first_updates, True
-        return self._learn_world_model(count, self._replayed_sequences)
+        return self._learn_world_model("world_model", count, self._replayed_sequences)
 
     def _replayed_sequences(self) -> Sequences:
         return self.collector.replay.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
 
-    def _learn_world_model(self, count: int, draw: Callable[[], Sequences]) -> Statistics:
-        """`count` updates, each on a batch from `draw`."""
-        sums: Statistics = {}
-        for _ in range(count):
+    def _learn_world_model(self, phase: str, count: int, draw: Callable[[], Sequences]) -> Statistics:
+        """`count` updates, each on a batch from `draw`; of an interrupted phase what is left of them. Says nothing
+        where it is interrupted again."""
+        if not self.unfinished:
+            self.unfinished, self._done, self._total, self._sums = phase, 0, count, {}
+        while self._done < self._total:
             for name, value in self._improve_world_model(draw()).items():
-                sums[name] = sums[name] + value if name in sums else value
-        self.world_model_updates += count
-        return {f"train/{name}": value / count for name, value in sums.items()}
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._done += 1
+            self.world_model_updates += 1
+            if self._done < self._total and not self.tick(self._done, self._total):
+                return {}
+        sums, self._sums, self.unfinished = self._sums, {}, ""
+        return {f"train/{name}": value / self._total for name, value in sums.items()}
 
     def _improve_world_model(self, batch: Sequences) -> Statistics:
         with self._autocast():
@@ -380,7 +395,7 @@ class PWM:
         self._center_regression()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an exact continuation needs besides the environment; between epochs, not inside one."""
+        """Everything an exact continuation needs besides the environment; also inside an `unfinished` epoch."""
         return {
             **self.deployable_state(),
             "training_actor": self.actor.state_dict(),
@@ -392,6 +407,8 @@ class PWM:
             "world_model_updates": self.world_model_updates,
             "caught_up": self._caught_up,
             "pretrain_left": self._pretrain_left,
+            "unfinished": self.unfinished,
+            "updates": {"done": self._done, "total": self._total, "sums": dict(self._sums)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -407,6 +424,9 @@ class PWM:
         self.world_model_updates = int(state["world_model_updates"])
         self._caught_up = bool(state["caught_up"])
         self._pretrain_left = int(state["pretrain_left"])
+        self.unfinished = str(state["unfinished"])
+        self._done, self._total = int(state["updates"]["done"]), int(state["updates"]["total"])
+        self._sums = {name: value.to(self.device) for name, value in state["updates"]["sums"].items()}
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.train.precision == "float32":

@@ -94,6 +94,9 @@ def main() -> None:
     # Torch's threads wait for each other by spinning: on a core that others use too, an epoch then takes ten times as
     # long. Sleeping costs nothing measurable. It must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # No proxy leads to this machine's own servers, whatever the shell says about those of others.
+    unproxied = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ["no_proxy"] = ",".join(filter(None, [unproxied, "localhost,127.0.0.1,::1"]))
     streams.make_lossy()
     code = _execute()
     if (reason := streams.lost_output()) and not code:

@@ -77,6 +77,9 @@ class LiveDisplay:
         if self._live:
             self._live.update(Group(self._bar, grid))
 
+    def phase(self, text: str) -> None:
+        self._bar.update(self._task, note=text)
+
     def message(self, text: str, warning: bool = False) -> None:
         (self._live.console if self._live else tables.err).print(Text(text, style="yellow" if warning else ""))
 
@@ -109,6 +112,9 @@ class PlainDisplay:
             f"{self._name}: epoch {progress.epoch}/{progress.max_epochs}  env steps {progress.env_steps}  {figures}  "
             f"ETA {duration(progress.eta_seconds)}"
         )
+
+    def phase(self, text: str) -> None:
+        self.message(f"{self._name}: {text}")
 
     def message(self, text: str, warning: bool = False) -> None:
         tables.err.print(f"warning: {text}" if warning else text, markup=False, highlight=False, soft_wrap=True)

@@ -59,8 +59,8 @@ def _live(reader: Reader, run: RunRecord, interval: float) -> None:
 
 
 def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
-    """One line per point of R, then one for the end."""
-    shown = -1
+    """One line per point of R, in between how far a long phase is, then one for the end."""
+    shown, phase = -1, ""
     while True:
         frame = reader.curves([run], [EPISODE_REWARD, EPOCH, ENV_STEPS_PER_SECOND, EVALUATED_REWARD])
         table = frame[frame["step"] > shown].pivot(index="step", columns="metric", values="value")
@@ -70,6 +70,10 @@ def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
             ):
                 typer.echo(line(int(row["step"]), row))
             shown = int(row["step"])
+        if run.phase != phase:
+            phase = run.phase
+            if phase:
+                typer.echo(phase)
         if run.status != "RUNNING":
             typer.echo(headline(run))
         if run.status != "RUNNING" or streams.nobody_reads():
@@ -93,6 +97,8 @@ def headline(run: RunRecord) -> str:
     for label, value in (("R", run.episode_reward), ("evaluated R", run.value(EVALUATED_REWARD))):
         if value is not None:
             parts.append(f"{label} {tables.cell(value)}")
+    if run.phase:
+        parts.append(run.phase)
     if run.eta_seconds is not None:
         parts.append(f"{duration(run.eta_seconds)} left")
     return " · ".join(parts)

@@ -159,7 +159,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=20,
             check=True,
         )

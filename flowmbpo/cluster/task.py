@@ -21,6 +21,7 @@ from typing import Any
 from flowmbpo.cluster import slurm_queue
 from flowmbpo.cluster.preflight import say
 from flowmbpo.cluster.submission import Submission, TaskState
+from flowmbpo.runs.checkpoint import fingerprint
 from flowmbpo.runs.journal import first_entry
 from flowmbpo.runs.layout import RUNS, RunFiles
 
@@ -54,8 +55,8 @@ class Attempt:
     def begin(self) -> None:
         """Start or continue the run."""
         run_id = self.run_id()
-        self.epoch = resumable_epoch(self.runs / run_id) if run_id else None
-        command = self.command(run_id if self.epoch is not None else self.submission.resume)
+        self.reached = newest_state(self.runs / run_id) if run_id else None
+        command = self.command(run_id if self.reached else self.submission.resume)
         say(f"flowmbpo job {self.job} on {self.state.node}, start {self.state.starts}: {' '.join(command[4:])}")
         directory, environment = self.submission.directory, self.environment()
         if self.submission.pack == 1:
@@ -101,12 +102,12 @@ class Attempt:
         if not (told or self._preempted(code)) or code not in (CHECKPOINTED, TERMINATED, 128 + signal.SIGKILL):
             return False  # or it had just finished, or failed on its own
         run_id = self.run_id()
-        reached = resumable_epoch(self.runs / run_id) if run_id else None
-        if reached is None or reached <= (self.epoch or 0):
-            self.fail("no epoch was finished between start and time limit: ask for a longer --time")
+        reached = newest_state(self.runs / run_id) if run_id else None
+        if reached is None or reached in (self.reached, (0, "")):
+            self.fail("nothing was trained between start and time limit: ask for a longer --time")
             return False
         self.save(exit_code=None, requeued=True)
-        say(f"flowmbpo job {self.job}: checkpoint at epoch {reached}, back to the queue")
+        say(f"flowmbpo job {self.job}: checkpoint at epoch {reached[0]}, back to the queue")
         return True
 
     def command(self, run_id: str) -> list[str]:
@@ -174,6 +175,12 @@ def birth(run_folder: Path) -> tuple[dict[str, str], int]:
 def resumable_epoch(run_folder: Path) -> int | None:
     """Newest epoch from which the run can be continued; None when there is none."""
     return max(RunFiles(run_folder).resume_epochs(), default=None)
+
+
+def newest_state(run_folder: Path) -> tuple[int, str] | None:
+    """How far the newest resumable state is: its epoch and checksum, since a long phase has states of its own."""
+    epoch = resumable_epoch(run_folder)
+    return None if epoch is None else (epoch, fingerprint(RunFiles(run_folder).resumable(epoch)))
 
 
 def _job_id(submission: Submission, index: int) -> str:

@@ -115,13 +115,23 @@ def newest(folder: Path, epochs: list[int], kind: str) -> tuple[Checkpoint | Non
     return None, problems
 
 
+def fingerprint(folder: Path) -> str:
+    """Checksum of a state's tensors, as its manifest says: two states with the same one are equally far. Empty where
+    the manifest cannot be read."""
+    try:
+        return str(read_json(folder / _MANIFEST)["files"][TENSORS]["sha256"])
+    except (BrokenFile, KeyError, TypeError):
+        return ""
+
+
 class Candidate(Protocol):
-    """A checkpoint that may be chosen, on disk or in a store. `mean_reward` is its evaluated R."""
+    """A checkpoint that may be chosen, on disk or in a store. `rating` is R as training evaluated it: later evaluations
+    of other numbers of episodes do not change which checkpoint is the best."""
 
     @property
     def epoch(self) -> int | None: ...
     @property
-    def mean_reward(self) -> float | None: ...
+    def rating(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ class Evaluated:
     """A checkpoint on disk, by what its manifest says; nothing of it is verified."""
 
     epoch: int
-    mean_reward: float | None
+    rating: float | None
 
 
 def evaluated(files: RunFiles) -> list[Evaluated]:
@@ -150,8 +160,8 @@ _C = TypeVar("_C", bound=Candidate)
 def select(candidates: Sequence[_C], which: str) -> list[_C]:
     """Of one run's checkpoints those called `best`, `last`, `all` or by an epoch, ascending.
 
-    The best has the highest evaluated R, of equals the earliest; where none was evaluated it is the last. Raises
-    UserError for a choice that names none, and when there is nothing to choose from.
+    The best has the highest rating, of equals the earliest; where none was evaluated it is the last. Raises UserError
+    for a choice that names none, and when there is nothing to choose from.
     """
     ordered = sorted(candidates, key=lambda candidate: candidate.epoch or 0)
     if not ordered:
@@ -170,9 +180,9 @@ def select(candidates: Sequence[_C], which: str) -> list[_C]:
 
 
 def best(ordered: Sequence[_C]) -> _C | None:
-    """The evaluated checkpoint with the highest R; None where none was evaluated."""
-    rated = [c for c in ordered if c.mean_reward is not None and not math.isnan(c.mean_reward)]
-    return max(rated, key=lambda c: c.mean_reward or 0.0, default=None)
+    """The checkpoint with the highest rating; None where none was evaluated."""
+    rated = [c for c in ordered if c.rating is not None and not math.isnan(c.rating)]
+    return max(rated, key=lambda c: c.rating or 0.0, default=None)
 
 
 def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:

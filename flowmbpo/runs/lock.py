@@ -81,7 +81,9 @@ def hostname() -> str:
 def pid_space() -> str:
     """Where a process id means something: one boot of one machine, one container. Empty where that is unknown."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() + os.readlink(
+            "/proc/self/ns/pid"
+        )
     except OSError:
         return ""
 

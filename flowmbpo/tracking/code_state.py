@@ -74,7 +74,6 @@ def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(
         command,
         capture_output=True,
-        text=True,
         encoding="utf-8",
         errors="replace",
         timeout=10,

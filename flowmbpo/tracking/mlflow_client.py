@@ -37,6 +37,8 @@ def open_client(store: Store, *, write: bool) -> MlflowClient:
     if store.sqlite and not check_sqlite(store.sqlite, write=write) and not write:
         raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
     check_database(store)
+    # Whatever the user has set: what MLflow has taken is crossed off our list, so it must be stored by then.
+    os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
     # Without these a server that is away costs two minutes per call. What the user has set stays.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

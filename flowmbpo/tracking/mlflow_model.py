@@ -37,7 +37,7 @@ def add_model_files(folder: Path, run_id: str, model_id: str) -> None:
     inputs, outputs = (Schema([ColSpec("double")] * size) for size in (observations, actions))
     example = {"dataframe_split": {"columns": list(range(observations)), "data": [[0.0] * observations]}}
     requirements = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _PACKAGES]
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     _json(folder / "input_example.json", example["dataframe_split"])
     _json(folder / "serving_input_example.json", example)
     model = Model(

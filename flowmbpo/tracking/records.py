@@ -10,8 +10,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flowmbpo.runs.journal import TARGET_TAG, RunStatus
+from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, RunStatus
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS
+
+RATING_TAG = "flowmbpo.rating"  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class RunRecord:
         return self.env_steps // per_epoch if per_epoch else None
 
     @property
+    def phase(self) -> str:
+        """How far a long part of the present epoch is; empty where none runs."""
+        return self.tags.get(PHASE_TAG, "") if self.status == "RUNNING" else ""
+
+    @property
     def eta_seconds(self) -> float | None:
         """Time until the last epoch at the present speed; None where unknown or not running."""
         if self.status != "RUNNING" or self.epoch is None or self.max_epochs is None:
@@ -121,8 +128,16 @@ class CheckpointRecord:
 
     @property
     def mean_reward(self) -> float | None:
-        """Evaluated R; None where it was not evaluated."""
+        """R by the newest evaluation; None where it was not evaluated."""
         return self.metrics.get("eval/mean_reward")
+
+    @property
+    def rating(self) -> float | None:
+        """R by training's own evaluation, which chooses the best checkpoint; the newest where that was not kept."""
+        try:
+            return float(self.tags[RATING_TAG])
+        except (KeyError, ValueError):
+            return self.mean_reward
 
 
 def number(text: str | None) -> int | None:

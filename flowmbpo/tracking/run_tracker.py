@@ -270,7 +270,7 @@ class RunTracker:
     def _text(self, name: str, text: str) -> None:
         place = self._new_outbox()
         try:
-            (place / name).write_text(text)
+            (place / name).write_text(text, encoding="utf-8", errors="replace")
         except OSError as error:
             raise WorkFailed(f"{place} cannot be written: {error.strerror}") from None
         self._append(journal.Artifact(name, "", self._relative(place)))

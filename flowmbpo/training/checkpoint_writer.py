@@ -11,6 +11,7 @@ from flowmbpo.runs import checkpoint
 from flowmbpo.runs.layout import RunFiles, epoch_folder
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking.records import RATING_TAG
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training.continuation import code_versions
 from flowmbpo.training.evaluator import Evaluation, protocol
@@ -47,8 +48,10 @@ class CheckpointWriter:
         if evaluation and evaluation.mean_reward > self.best_reward:
             self.best_reward = evaluation.mean_reward
         checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)
-        how = protocol(evaluation.seed, evaluation.episodes).tags() if evaluation else {}
-        self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics, tags=how)
+        tags = {}
+        if evaluation:
+            tags = {**protocol(evaluation.seed, evaluation.episodes).tags(), RATING_TAG: repr(evaluation.mean_reward)}
+        self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics, tags=tags)
 
     def write_resumable(self, state: Mapping[str, Any], epoch: int, env_steps: int) -> None:
         """Write a resumable state; earlier ones go once this one is complete."""

@@ -12,7 +12,7 @@ import torch
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.files import BrokenFile
-from flowmbpo.runs.journal import TARGET_TAG, THREADS_TAG, all_tags
+from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, THREADS_TAG, all_tags
 from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.runs.lock import RunLock
 from flowmbpo.spec.identity import run_name, spec_hash
@@ -181,7 +181,7 @@ def _train(
     watcher.started(tracker.run_id, experiment.name, seed)
     try:
         with tracker:
-            tracker.tags({TARGET_TAG: str(target), THREADS_TAG: str(torch.get_num_threads())})
+            tracker.tags({TARGET_TAG: str(target), THREADS_TAG: str(torch.get_num_threads()), PHASE_TAG: ""})
             if state:
                 _restore(trainer, state)
             trainer.train()

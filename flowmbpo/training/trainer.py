@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import WorkFailed
+from flowmbpo.runs.journal import PHASE_TAG
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
@@ -23,6 +24,8 @@ from flowmbpo.training.progress import Progress, Watcher
 from flowmbpo.training.seeding import random_states, restore_random_states
 from flowmbpo.training.signals import StopRequest
 
+PATIENCE_SECONDS = 2.0  # a phase that is younger goes on to its end
+PHASE_SECONDS = 10.0  # between two words about a long one
 RESUMABLE_SECONDS = 600.0  # a kill -9 loses at most this much training, or what came after the last checkpoint_interval
 
 
@@ -30,6 +33,10 @@ class Algorithm(Protocol):
     """What the loop needs of a learning algorithm; statistics are detached 0-d tensors by metric name."""
 
     env_steps_per_epoch: int
+    tick: Callable[[int, int], bool]
+    """Called inside long phases with what is done of how much; False interrupts the phase."""
+    unfinished: str
+    """The phase that was interrupted, and that `phases` therefore begin with; empty between epochs."""
 
     @property
     def nonfinite(self) -> Mapping[str, Tensor]:
@@ -89,6 +96,9 @@ class Trainer:
         self._saved = -1  # epoch of the newest resumable state
         self._refused = 0
         self._tracked = tracker.seconds
+        self._phase, self._phase_started = "", 0.0
+        self._told_at = 0.0  # when a long phase was last heard of; 0 where none was since the last point
+        algorithm.tick = self._may_go_on
         self._reset_sums()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -99,7 +109,8 @@ class Trainer:
         self._started = self._resumable_at = time.monotonic()
         evaluated = -1
         while self.epoch < self.stop_epoch and not (self.stop or self._collapsed or self._out_of_time()):
-            self._run_epoch()
+            if not self._run_epoch():
+                break
             numbered = self.epoch % spec.train.checkpoint_interval == 0
             last = self.epoch == self.stop_epoch
             if numbered or last or self.epoch % spec.evaluation.interval == 0:
@@ -109,11 +120,13 @@ class Trainer:
                 self._log()
             if numbered or time.monotonic() - self._resumable_at > RESUMABLE_SECONDS:
                 self.save()
-        if not self.stop and evaluated != self.epoch:
+        unfinished = bool(self.algorithm.unfinished)
+        kept = evaluated == self.epoch or (unfinished and self.epoch in self.checkpoints.files.checkpoint_epochs())
+        if not self.stop and not kept:
             self._evaluate()
-        elif self.stop and evaluated != self.epoch:
+        elif self.stop and not kept:
             self.checkpoints.write(self.algorithm.deployable_state(), self.epoch, self.env_steps, None)
-        if self._saved != self.epoch:
+        if self._saved != self.epoch or unfinished:
             self.save()
 
     @property
@@ -128,18 +141,41 @@ class Trainer:
     def _out_of_time(self) -> bool:
         return self.time_limit is not None and time.monotonic() - self._started >= self.time_limit
 
-    def _run_epoch(self) -> None:
+    def _run_epoch(self) -> bool:
+        """Train one epoch, or the rest of one; False where it was interrupted inside."""
         self.clock.start()
         self.algorithm.begin_epoch(self.epoch)
         for name, phase in self.algorithm.phases:
+            self._phase, self._phase_started = name, time.monotonic()
             for key, value in phase().items():
                 self._sums[key] = self._sums[key] + value if key in self._sums else value
                 self._counts[key] = self._counts.get(key, 0) + 1  # a phase that rests, as in the warm-up, says nothing
             self.clock.lap(name)
+            if self.algorithm.unfinished:
+                break
         for name, seconds in self.clock.stop().items():
             self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        if self.algorithm.unfinished:
+            return False
         self._epochs_summed += 1
         self.epoch += 1
+        return True
+
+    def _may_go_on(self, done: int, total: int) -> bool:
+        """Inside a phase that takes long: show how far it is, keep a state, end it for a signal or the time limit."""
+        now = time.monotonic()
+        if now - self._phase_started < PATIENCE_SECONDS:
+            return True
+        if self.stop or self._out_of_time():
+            return False
+        if now - self._told_at >= PHASE_SECONDS:
+            self._told_at = now
+            told = f"epoch {self.epoch + 1:,}, {self._phase.replace('_', ' ')}: {done:,} of {total:,} updates"
+            self.watcher.phase(told)
+            self.tracker.tags({PHASE_TAG: told})
+        if now - self._resumable_at > RESUMABLE_SECONDS:
+            self.save()
+        return True
 
     # --- what is logged ----------------------------------------------------------------------------------------------
 
@@ -164,6 +200,9 @@ class Trainer:
         metrics["train/epoch"] = float(self.epoch)
         metrics["train/nonfinite_updates"] = float(self._check_finite())
         self._reset_sums()
+        if self._told_at:
+            self._told_at = 0.0
+            self.tracker.tags({PHASE_TAG: ""})
         self.tracker.log(metrics, self.env_steps)
         self.metrics |= metrics
         self._watch_reward(metrics.get("train/episode_reward"))

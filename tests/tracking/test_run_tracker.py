@@ -8,6 +8,8 @@ import pytest
 from mlflow_server import history
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.journal import Create, Metrics
+from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.run_tracker import flatten, resume_run, start_run
 
 
@@ -213,3 +215,19 @@ def test_an_unusable_directory_is_the_users_mistake_and_leaves_no_running_run(st
 def test_flatten():
     spec = {"a": {"b": {"c": 1, "d": None}, "e": [1, "x"]}, "f": "text", "g": True, "h": 5e-4}
     assert flatten(spec) == {"a.b.c": "1", "a.b.d": "null", "a.e": '[1, "x"]', "f": "text", "g": "true", "h": "0.0005"}
+
+
+def test_what_counts_as_delivered_is_stored(store, client, monkeypatch):
+    """Also where the user's shell asks MLflow to log in the background; a killed process would lose what is left."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    writer = MlflowWriter(store)
+    run = writer.find_or_create(Create("k", "quickstart/seed-3", 0, {}, ""), look=False)
+    writer.write(run, [Metrics(time=1, step=1, metrics={"train/epoch": 1.0})], None)
+    assert history(client, run, "train/epoch") == [(1, 1.0)]
+
+
+def test_a_byte_that_is_no_text_costs_only_itself(store, about, tmp_path):
+    with start_run(store, about, tmp_path / "runs") as tracker:
+        tracker._text("note.txt", "Größe \udcff")  # as a file name in a diff may have it
+    (kept,) = tmp_path.rglob("mlartifacts/**/note.txt")
+    assert kept.read_bytes() == "Größe ?".encode()

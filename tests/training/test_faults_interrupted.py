@@ -37,6 +37,27 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(work, new_workplace, signum)
     assert_continues_as_if_never_interrupted(work, new_workplace, epoch + 3)
 
 
+def test_a_signal_does_not_wait_for_the_many_first_updates(work):
+    """They would take hours."""
+    command = work.start("run", "small", "--set", "train.wm_first_updates=1_000_000")
+    work.until(lambda: "epoch 1, world model:" in command.text, command)
+    assert "of 1,000,000 updates" in command.text
+    work.until(lambda: "of 1,000,000 updates" in work.run("watch", work.run_id, before=look_once), command)
+    command.send(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM, command.text
+    assert work.states() == [0]
+    command = work.start("run", "--resume", work.run_id)
+    work.until(lambda: "epoch 1, world model:" in command.text, command)
+    command.send(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM, command.text
+
+
+def look_once():
+    from flowmbpo.cli import streams
+
+    streams.nobody_reads = lambda: True
+
+
 def test_a_second_ctrl_c_stops_at_once(work):
     """The first one waits for the end of a checkpoint that never ends."""
     command = work.start("run", "small", before=hang_in_second_checkpoint)

@@ -104,3 +104,22 @@ def test_pretraining_comes_before_the_first_real_step_and_only_once(data):
         phase()
     assert any(not torch.equal(before[name], value) for name, value in algorithm.actor.state_dict().items())
     assert algorithm.world_model_updates == 7 + spec.train.wm_updates  # no many first updates any more
+
+
+def test_an_interrupted_pretraining_goes_on_exactly(data):
+    spec = tiny(pretrain={"data": str(data), "updates": 5}, imagination="from_visited", normalize_observations=True)
+    whole, first, second = (build(spec, 0, "cpu").algorithm for _ in range(3))
+    first.tick = lambda done, total: done < 3
+    assert first.pretrain() == {}
+    assert [name for name, _ in first.phases] == ["pretrain", "rollout", "actor", "critic", "world_model"]
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    said = {}
+    for algorithm in (whole, second):
+        algorithm.begin_epoch(0)
+        assert [name for name, _ in algorithm.phases][1:] == ["rollout", "actor", "critic", "world_model"]
+        said[algorithm] = algorithm.pretrain()
+    assert said[whole] == said[second]
+    assert second.world_model_updates == 5
+    assert not second.unfinished
+    for name, value in whole.world_model.state_dict().items():
+        assert torch.equal(value, second.world_model.state_dict()[name]), name

@@ -8,10 +8,12 @@ from tiny import QuietWatcher, tiny
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs import checkpoint
+from flowmbpo.runs.journal import PHASE_TAG
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import MemoryTracker
 from flowmbpo.training import builder
+from flowmbpo.training import trainer as trainer_module
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.monitor import CollapseMonitor
@@ -116,6 +118,59 @@ def test_resuming_is_exact(tmp_path, k, kind, recipe):
     assert len(told) == len(expected)
 
 
+@pytest.mark.parametrize("interval", [1, 3])  # of checkpoints: the state may replace one of the same epoch
+@pytest.mark.parametrize(("first_epoch", "done"), [(1, 3), (2, 1), (2, 8)])
+def test_the_many_first_updates_can_be_interrupted_and_go_on_exactly(
+    tmp_path, monkeypatch, first_epoch, done, interval
+):
+    for name in ("PATIENCE_SECONDS", "PHASE_SECONDS"):
+        monkeypatch.setattr(trainer_module, name, 0.0)
+    experiment = tiny(max_epochs=4, wm_first_updates=10, wm_first_epoch=first_epoch, checkpoint_interval=interval)
+    whole = make(tmp_path / "whole", experiment)
+    whole.train()
+
+    stop = StopRequest()
+    first = make(tmp_path / "parts", experiment, stop=stop)
+    assert isinstance(first.watcher, QuietWatcher)
+
+    def shown(text: str) -> None:  # the signal arrives then, and counts after the next update
+        stop.signum = 15 if text == f"epoch {first_epoch}, world model: {done} of 10 updates" else None
+
+    first.watcher.phase = shown
+    first.train()
+    assert (first.epoch, first.algorithm.unfinished) == (first_epoch - 1, "world_model")
+    assert first.algorithm.counters()["train/updates"] == 2 * (first_epoch - 1) + done + 1
+
+    for _ in range(2):  # the second time nothing is done before the signal
+        second = make(tmp_path / "parts", experiment)
+        found, problems = checkpoint.newest(
+            second.checkpoints.files.resume, second.checkpoints.files.resume_epochs(), "resume"
+        )
+        assert found is not None
+        assert not problems
+        second.load_state_dict(found.load())
+        second.save()
+    second.train()
+    assert_same_state(whole, second)
+    expected, told = points(whole), [*points(first).items(), *points(second).items()]
+    assert dict(told) == expected
+    assert len(told) == len(expected)
+
+
+def test_a_long_phase_is_shown_and_kept(tmp_path, monkeypatch):
+    for name in ("PATIENCE_SECONDS", "PHASE_SECONDS", "RESUMABLE_SECONDS"):
+        monkeypatch.setattr(trainer_module, name, 0.0)
+    trainer = make(tmp_path, tiny(max_epochs=1, wm_first_updates=4))
+    saved, save = [], trainer.save
+    trainer.save = lambda: saved.append(trainer.algorithm.world_model_updates) or save()
+    trainer.train()
+    assert isinstance(trainer.watcher, QuietWatcher)
+    assert trainer.watcher.phases == [f"epoch 1, world model: {done} of 4 updates" for done in (1, 2, 3)]
+    assert isinstance(trainer.tracker, MemoryTracker)
+    assert trainer.tracker.tag_values[PHASE_TAG] == ""  # it is over
+    assert saved[:3] == [1, 2, 3]
+
+
 def test_the_ant_resumes_exactly_too(tmp_path):
     experiment = tiny("ant", max_epochs=4)
     whole = make(tmp_path / "whole", experiment)
@@ -189,7 +244,7 @@ def test_divergence_is_counted_named_and_ends_the_run(tmp_path, part):
 
 def test_time_limit_stops_and_leaves_a_resumable_state(tmp_path, monkeypatch):
     trainer = make(tmp_path, tiny(max_epochs=1000))
-    trainer.time_limit = 60.0
+    trainer.time_limit = 200.0
     clock = iter(range(0, 100_000, 10))  # every look at the clock is ten seconds later
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     trainer.train()

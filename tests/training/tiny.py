@@ -43,12 +43,16 @@ class QuietWatcher:
 
     points: list[Progress] = field(default_factory=list)
     messages: list[tuple[str, bool]] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
 
     def started(self, run_id: str, name: str, seed: int) -> None:
         pass
 
     def progress(self, progress: Progress) -> None:
         self.points.append(progress)
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
 
     def message(self, text: str, warning: bool = False) -> None:
         self.messages.append((text, warning))
