@@ -23,6 +23,7 @@ from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
 
 _HOST = "127.0.0.1"  # never another interface: the UI has no password
 _START_SECONDS = 60.0
+_OF_SERVERS = ("MLFLOW_", "UVICORN_", "GUNICORN_")
 
 
 def ui(
@@ -59,14 +60,19 @@ def ui(
 def command(store: Store, port: int) -> list[str]:
     """The command line of the server."""
     line = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
-    line += ["--uvicorn-opts", "--log-level=warning"]
+    # Uvicorn takes modules from the working directory, where the user's files are, unless another folder is named.
+    line += ["--uvicorn-opts", f"--log-level=warning --app-dir={os.devnull}"]
     line += ["--backend-store-uri", store.uri]
     return [*line, "--default-artifact-root", store.artifacts] if store.artifacts else line
 
 
 def environment() -> dict[str, str]:
-    """Ours, without MLflow's job queue (background processes for LLM evaluation) and without its telemetry."""
-    return {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    """Ours, without what the user's shell says about other servers, MLflow's job queue (background processes for LLM
+    evaluation) and its telemetry. Files in the working directory are no modules."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OF_SERVERS)}
+    kept |= {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_S3_")}
+    ours = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONSAFEPATH": "1"}
+    return {**kept, **ours}
 
 
 def _check_port(port: int) -> None:

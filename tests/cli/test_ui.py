@@ -16,6 +16,17 @@ from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
 
+# In the user's shell; none of it is about this server.
+OTHER_SERVERS = {
+    "http_proxy": "http://127.0.0.1:9",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "MLFLOW_STATIC_PREFIX": "/elsewhere",
+    "MLFLOW_GUNICORN_OPTS": "--bind 0.0.0.0:80",
+    "MLFLOW_HOST": "0.0.0.0",
+    "UVICORN_ROOT_PATH": "/elsewhere",
+    "UVICORN_SSL_KEYFILE": "/nonexistent",
+}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -24,7 +35,8 @@ def test_the_ui_serves_our_runs_to_this_machine_only(tmp_path, number):
     with start_run(resolve_store(None, tmp_path), about, tmp_path / "runs") as tracker:
         tracker.log({"train/episode_reward": 5.0}, step=10)
     port = free_port()
-    process = start_ui(tmp_path, port)
+    (tmp_path / "random.py").write_text("raise ImportError('a file of the user')")
+    process = start_ui(tmp_path, port, **OTHER_SERVERS)
     family = []
     try:
         address = process.stdout.readline().strip()

@@ -12,12 +12,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_ui(folder, port):
+def start_ui(folder, port, **variables):
     """The running command; its first line of output is the address."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flowmbpo", "ui", "--port", str(port)],
+        [sys.executable, "-P", "-m", "flowmbpo", "ui", "--port", str(port)],
         cwd=folder,
-        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+        env={**{key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
