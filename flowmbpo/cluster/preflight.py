@@ -21,7 +21,13 @@ def failure(submission: Submission, names: Iterable[str], environment: Mapping[s
     where = f"preflight on {hostname()} failed: "
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment, errors="replace"
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=False,
+            env=environment,
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         return f"{where}no end within {SECONDS:.0f} s (cure: a file system or the device hangs; try another node)"

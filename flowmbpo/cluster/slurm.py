@@ -54,7 +54,7 @@ def expected_start(submission: Submission, request: JobRequest) -> str:
     """When Slurm would start it, as in 2025-11-18T10:00:00. Raises WorkFailed in Slurm's words when it refuses."""
     command = [*sbatch(parameters(submission, request)), "--test-only"]
     script = batch_script(submission, request)
-    done = subprocess.run(command, input=script, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, input=script, capture_output=True, encoding="utf-8", errors="replace", check=False)
     found = re.search(r"to start at (\S+)", done.stdout + done.stderr)
     if done.returncode or not found:
         raise WorkFailed(_refusal(done.stderr or done.stdout, submission, request))
