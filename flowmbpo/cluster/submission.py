@@ -16,6 +16,7 @@ from typing import Any, Literal
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import read_json, write_json
 from flowmbpo.runs.layout import JOBS, JobFiles, QueueFiles
+from flowmbpo.tracking.places import moved_store
 
 ClusterName = Literal["slurm", "local"]
 
@@ -103,7 +104,12 @@ class Submission:
     def load(cls, folder: Path) -> Submission:
         """Raises ValueError, KeyError or TypeError for a folder that is no complete submission."""
         found = read_json(JobFiles(folder).submission)
-        found |= {"folder": folder.absolute(), "directory": Path(found["directory"])}
+        here, there, directory = folder.absolute(), Path(found["folder"]), Path(found["directory"])
+        if here != there and there.is_relative_to(directory):  # moved or copied with the working directory
+            now = here.parents[len(there.relative_to(directory).parts) - 1]
+            found["tracking_uri"] = moved_store(found["tracking_uri"], directory, now).uri
+            directory = now
+        found |= {"folder": here, "directory": directory}
         return cls(**found | {key: tuple(found.get(key, ())) for key in ("seeds", "overrides", "names")})
 
 

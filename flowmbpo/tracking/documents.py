@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.mlflow_writer import refuse_deleted
 from flowmbpo.tracking.store import EXPERIMENT, Store
 
 DOCUMENTS = f"{EXPERIMENT}-reports"
@@ -28,8 +29,7 @@ def keep_document(store: Store, path: Path, title: str, tags: Mapping[str, str])
             experiment = client.create_experiment(DOCUMENTS, artifact_location=store.artifacts)
         else:
             experiment = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(experiment)
+            refuse_deleted(store, found)
         run = client.create_run(experiment, run_name=title, tags=dict(tags)).info.run_id
         try:
             client.log_artifact(run, str(path))

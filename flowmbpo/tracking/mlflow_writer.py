@@ -27,6 +27,7 @@ from flowmbpo.tracking.store import EXPERIMENT, Store, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment as MlflowExperiment
 
 log = logging.getLogger(__name__)
 
@@ -226,10 +227,16 @@ def _experiment(client: MlflowClient, store: Store) -> str:
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
                 raise error from None
-    if found.lifecycle_stage == "deleted":
-        by_hand = f"mlflow experiments restore -x {found.experiment_id}"
-        raise UserError(
-            f"the experiment {EXPERIMENT!r} of {store} was deleted in MLflow, and all its runs with it. Name another "
-            f"store with --tracking-uri, or restore it: `MLFLOW_TRACKING_URI={without_password(store.uri)} {by_hand}`"
-        )
+    refuse_deleted(store, found)
     return found.experiment_id
+
+
+def refuse_deleted(store: Store, experiment: MlflowExperiment) -> None:
+    """Raises UserError for an experiment that was deleted: restored, all its old runs would come back and count."""
+    if experiment.lifecycle_stage == "deleted":
+        by_hand = f"mlflow experiments restore -x {experiment.experiment_id}"
+        raise UserError(
+            f"the experiment {experiment.name!r} of {store} was deleted in MLflow, and all its runs with it. Name "
+            f"another store with --tracking-uri, or restore it: `MLFLOW_TRACKING_URI={without_password(store.uri)} "
+            f"{by_hand}`"
+        )

@@ -61,14 +61,18 @@ def store_of(files: RunFiles, create: Create) -> Store:
     """
     if not create.store:
         raise UserError("the run's store has a password in its URI, which is not kept; give --tracking-uri")
-    store = resolve_store(create.store)
     then, now = Path(create.tags.get(DIRECTORY_TAG, "")).parent, files.root.absolute().parent.parent
-    if store.sqlite is None or then == now:
-        return store
-    if store.sqlite.is_relative_to(then):  # the store was in the working directory: it went along
-        return sqlite_store(now / store.sqlite.relative_to(then))
-    if not store.sqlite.exists():
+    store = moved_store(create.store, then, now)
+    if store.sqlite and then != now and not store.sqlite.exists():
         raise UserError(f"its store {store} is not there any more; name it with --tracking-uri")
+    return store
+
+
+def moved_store(uri: str, then: Path, now: Path) -> Store:
+    """The store that `uri` meant while the working directory `now` was `then`: one that lay in it went along."""
+    store = resolve_store(uri)
+    if store.sqlite and then != now and store.sqlite.is_relative_to(then):
+        return sqlite_store(now / store.sqlite.relative_to(then))
     return store
 
 

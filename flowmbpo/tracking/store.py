@@ -119,6 +119,8 @@ def check_sqlite(path: Path, *, write: bool) -> bool:
         UserError: the folder or the file is not ours to use.
         WorkFailed: the file is no sqlite database, damaged, or belongs to something else.
     """
+    if path.is_symlink() and not path.resolve().parent.is_dir():
+        raise UserError(f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove the link")
     if write:
         _check_writable(path)
     tables = _tables(path)

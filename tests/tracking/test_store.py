@@ -121,6 +121,13 @@ def test_an_unwritable_folder(tmp_path):
         open_client(resolve_store(None, tmp_path), write=True)
 
 
+@pytest.mark.parametrize("write", [False, True])
+def test_a_link_that_leads_nowhere_is_no_empty_store(tmp_path, write):
+    (tmp_path / "mlflow.db").symlink_to("gone/mlflow.db")
+    with pytest.raises(UserError, match=r"a link to gone/mlflow\.db"):
+        check_sqlite(tmp_path / "mlflow.db", write=write)
+
+
 def test_a_file_where_a_folder_is_needed(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"):
