@@ -204,6 +204,11 @@ def experiment_of(found: Checkpoint) -> Experiment:
 
 def load_policy(found: Checkpoint, device: str) -> DeterministicPolicy:
     """The deterministic policy of a deployable checkpoint. Raises BrokenFile when networks and weights do not fit."""
+    return load_learner(found, device).policy()
+
+
+def load_learner(found: Checkpoint, device: str) -> PWM:
+    """Everything that a deployable checkpoint knows, to act and to be measured with. Raises BrokenFile as above."""
     experiment = experiment_of(found)
     # One environment and the smallest replay: the algorithm is built to act, not to learn.
     horizon = experiment.train.sequence_length
@@ -219,4 +224,4 @@ def load_policy(found: Checkpoint, device: str) -> DeterministicPolicy:
         algorithm.load_deployable_state(found.load(device))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise BrokenFile(f"{found.path}: its weights do not fit its networks ({error})") from error
-    return algorithm.policy()
+    return algorithm
