@@ -94,11 +94,8 @@ def test_sizes_of_the_environments(kind):
         ("5M-flow-v3", []),
         ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.substeps=1"]),
         ("mini-baseline", ["world_model.loss_states=encoded"]),
-        ("noisy-gaussian", []),
         ("noisy-ensemble", []),
-        ("noisy-flow-state", []),
         ("noisy-flow-2", []),
-        ("noisy-flow-2", NOISE),
     ],
 )
 def test_the_learner_evaluates_its_dynamics_as_often_as_show_says(name, overrides):
