@@ -3,8 +3,8 @@
     python benchmarks/world_models.py noisy-mlp mini-flow-v2:world_model.tau_sampling=early --seeds 3
 
 One line of JSON per model and seed: error of the best guess and energy score of samples after 1 and 16 open-loop steps,
-each over that of "nothing changes", coverages, and the CPU time of an update. No policy is trained: the actions are smooth
-random ones, the same for all models of one seed. Only for experiments whose latent is the observation.
+each over that of "nothing changes", coverages, and the CPU time of an update. No policy is trained: the actions are
+smooth random ones, the same for all models of one seed. Only for experiments whose latent is the observation.
 """
 
 from __future__ import annotations
