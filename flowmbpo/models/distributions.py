@@ -84,6 +84,7 @@ class EnsembleDynamics(Dynamics):
         simnorm_dim: int | None,
         residual: bool,
         activation: str,
+        standardize: int | None = None,
     ) -> None:
         super().__init__()
         self.evaluations_per_step = members
@@ -96,6 +97,7 @@ class EnsembleDynamics(Dynamics):
                 simnorm_dim=simnorm_dim,
                 residual=residual,
                 activation=activation,
+                standardize=standardize,
             )
             for _ in range(members)
         )

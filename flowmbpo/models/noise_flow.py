@@ -53,6 +53,7 @@ class NoiseFlowDynamics(Dynamics):
         substeps: int,
         tau_sampling: str,
         shortcut: bool,
+        standardize: int | None = None,
     ) -> None:
         super().__init__()
         self.shortcut, self.tau_sampling = shortcut, tau_sampling
@@ -65,6 +66,7 @@ class NoiseFlowDynamics(Dynamics):
             simnorm_dim=simnorm_dim,
             residual=residual,
             activation=activation,
+            standardize=standardize,
         )
         self.register_buffer("spread", torch.ones(latent_dim))
 
@@ -112,8 +114,8 @@ class NoiseFlowDynamics(Dynamics):
         See `Dynamics.loss`. Also moves `spread`, which is no trained parameter.
         """
         with torch.no_grad():
-            change = (z_target - z).square().flatten(0, -2).mean(0).sqrt()
-            self.spread.lerp_(change.clamp_min(1e-4), 1 - SPREAD_DECAY)
+            change = (z_target - z).square().flatten(0, -2).mean(0).sqrt().clamp_min(1e-4)
+            self.spread.lerp_(torch.where(change.isfinite(), change, self.spread), 1 - SPREAD_DECAY)
         tau = sample_tau(self.tau_sampling, action, generator)
         source = z + self.spread * self._noise(z, generator)
         x = torch.lerp(source, z_target, tau)

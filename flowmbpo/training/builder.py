@@ -62,11 +62,14 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     env = EpisodeRecorder(build_env(experiment.env, experiment.train.num_envs, seeds.environment, device))
     algorithm = build_algorithm(experiment, env, torch.Generator(device).manual_seed(seeds.algorithm))
     evaluation = experiment.evaluation
-    held_out = HeldOut.of(
-        env, steps=min(env.episode_length, MEASURED_STEPS), episodes=min(evaluation.episodes, MEASURED_EPISODES)
-    )
     evaluator = build_evaluator(experiment, evaluation.episodes, evaluation.seed, device)
-    return Built(env, algorithm, evaluator, held_out)
+    return Built(env, algorithm, evaluator, build_held_out(env, evaluation.episodes))
+
+
+def build_held_out(env: Any, episodes: int) -> HeldOut:
+    """Where what an evaluation of so many episodes meets is kept, or the first of it."""
+    steps = min(env.episode_length, MEASURED_STEPS)
+    return HeldOut.of(env, steps=steps, episodes=min(episodes, MEASURED_EPISODES))
 
 
 def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator) -> PWM:
@@ -138,7 +141,7 @@ def build_dynamics(spec: WorldModelSpec, action_dim: int) -> Dynamics:
     }
     if isinstance(spec, GaussianWorldModelSpec):
         return GaussianDynamics(**sizes)
-    sizes["simnorm_dim"] = spec.simnorm_dim if learned else None
+    sizes |= {"simnorm_dim": spec.simnorm_dim if learned else None, "standardize": standardized_groups(spec)}
     residual = spec.step == "logit_residual"
     if not isinstance(spec, FlowWorldModelSpec):
         sizes["residual"] = residual or not learned  # an observation's step is always a change

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.spec.schema import FlowWorldModelSpec
@@ -32,13 +31,7 @@ def judge_schemes(
         )
     learner = builder.load_learner(found, device)
     evaluator = builder.build_evaluator(experiment, how.episodes, how.seed, device)
-    held_out = HeldOut(
-        episode_length=evaluator.env.episode_length,
-        num_envs=how.episodes,
-        obs_dim=experiment.env.observation_dim,
-        action_dim=experiment.env.action_dim,
-        device=learner.device,
-    )
+    held_out = builder.build_held_out(learner.collector.env, how.episodes)
     dynamics = learner.world_model.dynamics
     for integrator in integrators or [model.integrator]:
         for count in substeps:

@@ -170,6 +170,8 @@ def test_the_spread_follows_the_change_and_is_saved_with_the_weights():
     for _ in range(1000):
         dynamics.loss(z, torch.zeros(64, 2), z + torch.tensor([0.0, 0.1, 1.0, 3.0]))
     torch.testing.assert_close(dynamics.spread, torch.tensor([1e-4, 0.1, 1.0, 3.0]), atol=2e-4, rtol=1e-3)
+    dynamics.loss(z, torch.zeros(64, 2), z + torch.nan)  # the update is refused by the optimiser; the spread stays too
+    assert dynamics.spread.isfinite().all()
     other = noise_flow()
     other.load_state_dict(dynamics.state_dict())
     assert torch.equal(other.spread, dynamics.spread)
