@@ -73,7 +73,7 @@ def compare(
 def _show(comparison: Comparison) -> None:
     from flowmbpo.reports import formats
 
-    for title, columns in formats.tables(comparison):
+    for title, columns in (("Results", formats.RESULTS), ("Cost", formats.COST)):
         tables.print_table(
             title,
             [column.heading for column in columns],

@@ -121,7 +121,7 @@ def submit(
         parts = [part for plan in plans for part in planning.split(plan, largest)]
         plans = [placed for part in parts for placed in _placed(part, race)]
     if check:
-        for plan in {plan.request.model_dump_json(): plan for plan in plans}.values():
+        for plan in {plan.request.model_dump_json(): plan for plan in reversed(plans)}.values():  # the first of a kind
             tables.err.print(f"checking {plan}: one epoch, before anything else is sent", highlight=False)
             send.check(plan, found.path, snapshots=snapshot)
     done: list[Submission] = []

@@ -68,8 +68,9 @@ class Submission:
         return self.names[index] if self.names else self.name
 
     def log(self, index: int) -> Path:
-        """Everything the task printed."""
-        return self.files.log(self.task_ids()[index])
+        """Everything the task printed; of a packed one that has not begun, what its job printed."""
+        own = self.files.log(self.task_ids()[index])
+        return own if self.pack == 1 or own.exists() else self.files.log(self.element_id(index))
 
     @property
     def code_folder(self) -> Path | None:

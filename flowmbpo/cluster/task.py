@@ -62,7 +62,7 @@ class Attempt:
         if self.submission.pack == 1:
             self.child = subprocess.Popen(command, cwd=directory, env=environment)
             return
-        with open(self.submission.log(self.index), "ab") as log:
+        with open(self.submission.files.log(self.job), "ab") as log:
             self.child = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def ended(self) -> bool:

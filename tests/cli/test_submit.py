@@ -214,6 +214,22 @@ def test_jobs_show_queue_and_errors_without_a_store(cli):
     assert "8_0 first/seed-0: failed: diverged by epoch 3" in table
 
 
+def test_jobs_are_watched_until_all_have_ended(cli, tmp_path):
+    """The table appears again when something has changed, with the GPU hours below it."""
+    looks = f"""[ -e {tmp_path}/looked ] && echo '8_0|COMPLETED|None|n7' || echo '8_0|PENDING|QOSMaxJobsPerUserLimit|'
+touch {tmp_path}/looked"""
+    cli.slurm(sbatch="echo Submitted batch job 8", squeue=looks)
+    cli("submit", "first")
+    (submission,) = submissions()
+    TaskState(starts=1, started_at=0.0, ended_at=7200.0, exit_code=0).save(submission.files.task(0))
+    shown = cli("jobs", "--watch", "--interval", "1").stdout
+    assert [word for word in shown.split() if word in ("PENDING", "COMPLETED")] == ["PENDING", "COMPLETED"]
+    assert "sacctmgr" in shown  # what the limit is, in the first table only
+    assert shown.count("GPU hours") == 2
+    assert shown.splitlines()[-2].split()[1::2] == ["first", "12", "2"]
+    assert "leave one of them out" in cli("jobs", "--watch", "--json", code=2).stderr
+
+
 def test_jobs_say_when_slurm_is_silent(cli):
     cli.slurm(sbatch="echo Submitted batch job 8", squeue='echo "Unable to contact slurm controller" >&2; exit 1')
     cli("submit", "first")

@@ -40,6 +40,9 @@ def test_a_packed_job_is_meant_as_a_whole_or_by_task(make_submission):
     assert [index for _, index in find_tasks("123")] == [0, 1, 2]
     assert [index for _, index in find_tasks("123_0")] == [0, 1]
     assert find_tasks("123_1.0") == [(submission, 2)]
+    assert submission.log(2).name == "123_1_0_log.out"  # what the job said, until the run says something
+    submission.files.log("123_1.0").touch()
+    assert submission.log(2).name == "123_1.0_0_log.out"
 
 
 def test_large_arrays_are_split():

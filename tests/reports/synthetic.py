@@ -118,7 +118,7 @@ class SyntheticStore:
         self.client.log_batch(
             run,
             params=[Param(key, value) for key, value in (params or {}).items()],
-            tags=[RunTag("flowmbpo.device", "cpu")],
+            tags=[RunTag("flowmbpo.device", (tags or {}).get("flowmbpo.device", "cpu"))],
         )
         if status:
             self.client.set_terminated(run, status, START + 1000 * (len(rewards) + 1))

@@ -9,8 +9,7 @@ import pytest
 from synthetic import STEPS
 
 from flowmbpo.errors import UserError
-from flowmbpo.reports import compare, statistics
-from flowmbpo.reports.verdicts import Verdict
+from flowmbpo.reports import compare
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.run_tracker import flatten
@@ -88,6 +87,16 @@ def test_runs_of_one_row_that_disagree_are_told(store, registry):
     assert any("different specs" in note for note in comparison.notes)
 
 
+def test_times_of_different_devices_are_marked(store, registry):
+    for name, device in ((BASELINE, "NVIDIA L40S"), (FLOW, "NVIDIA H100")):
+        store.run(name, 0, [1.0], tags={"flowmbpo.device": device})
+    notes = compare([BASELINE, FLOW], tracking_uri=store.uri, registry=registry).notes
+    (marked,) = [note for note in notes if "different devices" in note]
+    assert f"{BASELINE} on NVIDIA L40S, {FLOW} on NVIDIA H100" in marked
+    alone = compare([FLOW], tracking_uri=store.uri, registry=registry).notes
+    assert not [note for note in alone if "different devices" in note]
+
+
 def test_labels_are_no_difference(store, registry):
     store.run(BASELINE, 0, [1.0], params={"name": BASELINE, "expected.note": "a", "resources.cpus": "4"})
     store.run(FLOW, 0, [1.0], params={"name": FLOW, "expected.note": "b", "resources.cpus": "8"})
@@ -100,33 +109,18 @@ def test_the_verdict_names_the_better_one_first(store, registry):
     assert (verdict.better, verdict.worse, verdict.metric) == (FLOW, BASELINE, "eval/mean_reward")
     assert verdict.improvement.probability == 1.0
     assert not verdict.established  # three against three: chance alone does that in 1 of 10
-    assert "was above 5M-baseline in 1.00 of the pairs" in str(verdict)
+    assert "probability 1.00" in str(verdict)
     assert "p = 0.1" in str(verdict)
-    assert "better" not in str(verdict)
 
 
 def test_without_evaluations_the_end_of_training_decides(store, registry):
-    for seed in range(10):
-        store.run(BASELINE, seed, [20.0 + seed])
+    for seed in range(4):
+        store.run(BASELINE, seed, [5.0 + seed])
         store.run(FLOW, seed, [1.0 + seed], evaluations={0: 9.0} if seed else None)
     (verdict,) = compare([BASELINE, FLOW], tracking_uri=store.uri, registry=registry).verdicts
     assert (verdict.better, verdict.established) == (BASELINE, True)
     assert verdict.metric.startswith("train/episode_reward")
-    assert verdict.improvement.p_value == pytest.approx(
-        1.8e-4, rel=0.02
-    )  # normal approximation: SciPy is exact up to eight runs
-    assert str(verdict).startswith(f"{BASELINE} is better than {FLOW}")
-
-
-@pytest.mark.parametrize(
-    ("runs", "ahead", "word"),
-    [(9, 20.0, "fewer than 10 runs of each establish nothing"), (10, 2.0, "not established"), (10, 20.0, "is better")],
-)
-def test_the_word_better_needs_ten_runs_and_an_interval_without_one_half(runs, ahead, word):
-    a, b = [ahead + run for run in range(runs)], [1.0 + run for run in range(runs)]
-    verdict = Verdict("a", "b", "eval/mean_reward", statistics.improvement(a, b))
-    assert word in str(verdict)
-    assert ("better" in str(verdict)) == verdict.established == (word == "is better")
+    assert verdict.improvement.p_value == pytest.approx(2 / 70)
 
 
 def test_one_seed_each_gets_no_interval(store, registry):

@@ -64,14 +64,21 @@ def page(store, registry):
         params = {"world_model.latent_dim": "768"}
         store.run("48M-flow-v2", seed, [10.0, 1900.0, 2300.0], evaluations={2: 2345.0}, params=params)
     store.run("48M-flow-v2", 2, [10.0], status="FAILED")
-    return build_report([], reader=store.uri, registry=load_registry(registry))
+    hours = {"48M-flow-v2": (36.0, 17.5), "unknown": (1.0, 1.0)}
+    return build_report([], reader=store.uri, registry=load_registry(registry), gpu_hours=hours)
+
+
+def test_the_gpu_hours_of_what_is_reported_stand_there(page):
+    assert "GPU hours asked for" in page
+    assert "17.5" in page
+    assert "unknown" not in page.partition("GPU hours asked for")[2].partition("</table>")[0]
 
 
 def test_everything_that_was_promised_is_there(page):
     text = outline(page).text
     for words in (
         "Does the flow help?",  # the question of the group
-        "48M-flow-v2 was above 5M-baseline in 1.00 of the pairs",
+        "48M-flow-v2 is better than 5M-baseline with probability 1.00",
         "1,234",
         "2,345",
         "failed: 48M-flow-v2/seed-2",
