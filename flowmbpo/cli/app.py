@@ -11,6 +11,7 @@ import typer
 
 from flowmbpo import __version__
 from flowmbpo.cli import (
+    annotate,
     cancel,
     compare,
     doctor,
@@ -19,6 +20,7 @@ from flowmbpo.cli import (
     record,
     render,
     report,
+    reproduce,
     run,
     runs,
     schema,
@@ -83,6 +85,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.report,
     "render": render.render,
     "record": record.record,
+    "note": annotate.note,
+    "tag": annotate.tag,
+    "reproduce": reproduce.reproduce,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name)(with_common_options(_command))

@@ -95,6 +95,9 @@ def document(run: RunRecord) -> dict[str, Any]:
         "wall_seconds": run.wall_seconds,
         "host": run.tags.get("flowmbpo.host"),
         "slurm_job_id": run.tags.get("flowmbpo.slurm_job_id"),
+        "origin": run.origin or None,
+        "note": run.note or None,
+        "tags": run.user_tags,
     }
 
 
@@ -114,10 +117,11 @@ def _print(found: list[RunRecord]) -> None:
             run.value(ENV_STEPS_PER_SECOND),
             None if run.eta_seconds is None else duration(run.eta_seconds),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(run.start_time)),
+            " ".join([*(f"{key}={value}" for key, value in run.user_tags.items() if value), *run.note.split("\n")]),
         ]
         for run in found
     ]
-    tables.print_table("", [*columns, "started"], rows, right=columns[2:3] + columns[4:])
+    tables.print_table("", [*columns, "started", "tags and notes"], rows, right=columns[2:3] + columns[4:])
 
 
 def _mention_undelivered() -> None:

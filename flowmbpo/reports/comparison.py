@@ -19,7 +19,7 @@ from flowmbpo.reports.verdicts import Verdict, judge_all
 from flowmbpo.spec.problems import did_you_mean
 from flowmbpo.tracking.places import runs_as_they_are
 from flowmbpo.tracking.reader import Reader, open_reader, select_run
-from flowmbpo.tracking.records import RunRecord
+from flowmbpo.tracking.records import WHY_TAG, RunRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 class Comparison:
     """Rows in the order asked for, and everything that a reader must know before believing them.
 
-    spec_diff: dotted key -> row name -> value, only keys that differ. missing, failed, running, stale: runs that are
-    not in the rows, or are there with a spec that is not today's, each with the reason. curves: points of `train/*` and
-    `eval/*` behind the rows (columns run_id, metric, step, time, value), with times in seconds since the run's start.
-    figures: each row's runs.
+    spec_diff: dotted key -> row name -> value, only keys that differ. missing, failed, running, set_aside, stale: runs
+    that are not in the rows, or are there with a spec that is not today's, each with the reason. curves: points of
+    `train/*` and `eval/*` behind the rows (columns run_id, metric, step, time, value), with times in seconds since the
+    run's start. figures: each row's runs.
     """
 
     rows: list[Row]
@@ -46,6 +46,7 @@ class Comparison:
     failed: list[dict[str, Any]] = field(default_factory=list)
     running: list[dict[str, Any]] = field(default_factory=list)
     stale: list[dict[str, Any]] = field(default_factory=list)
+    set_aside: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: dict[str, list[RunFigures]] = field(default_factory=dict, repr=False)
     curves: pd.DataFrame | None = field(default=None, repr=False)
@@ -61,6 +62,7 @@ class Comparison:
             "failed": self.failed,
             "running": self.running,
             "stale": self.stale,
+            "set_aside": self.set_aside,
             "notes": self.notes,
         }
 
@@ -113,7 +115,11 @@ class _Group:
 
     @property
     def counted(self) -> list[RunRecord]:
-        return [run for run in self.runs if run.status == "FINISHED" or not self.is_experiment]
+        return [run for run in self.runs if not self.is_experiment or (run.status == "FINISHED" and not run.set_aside)]
+
+    @property
+    def imported(self) -> bool:
+        return any(run.origin for run in self.runs)
 
 
 def _assemble(
@@ -127,12 +133,13 @@ def _assemble(
     return Comparison(
         rows=rows,
         spec_diff=spec_difference(runs),
-        verdicts=judge_all(counted),
-        missing=_missing([group for group in groups if group.is_experiment]),
+        verdicts=judge_all({group.name: counted[group.name] for group in present if not group.imported}),
+        missing=_missing([group for group in groups if group.is_experiment and not group.imported]),
         failed=[_named(run) for run in everything if run.status in ("FAILED", "KILLED")],
         running=[_named(run) for run in everything if run.status == "RUNNING"],
         stale=stale_runs([run for found in runs.values() for run in found], known),
-        notes=_notes(rows, runs),
+        set_aside=[{**_named(run), "reason": run.tags.get(WHY_TAG, "")} for run in everything if run.set_aside],
+        notes=_notes(rows, runs) + [f"note on {_label(run)}: {run.note}" for run in everything if run.note],
         figures=counted,
         curves=curves,
         _subset=lambda names: _assemble([g for g in groups if g.name in names], known, figures, curves),
@@ -149,6 +156,7 @@ def _select(selectors: list[str], runs: Sequence[RunRecord], known: Mapping[str,
         name = aliases.get(selector, selector)
         if name in names or name in known:
             own = [run for run in runs if run.name == name]
+            own = [run for run in own if not run.origin] or own  # what is imported is no seed of ours
             own.sort(key=lambda run: (run.seed is None, run.seed or 0, run.start_time))
             found[name] = _Group(name, True, own)
         else:
@@ -179,6 +187,8 @@ def _counts(runs: Sequence[RunRecord]) -> str:
         for status in ("FINISHED", "RUNNING", "FAILED", "KILLED")
         if (count := sum(run.status == status for run in runs))
     ]
+    if aside := sum(run.set_aside for run in runs):
+        words.append(f"{aside} set aside")
     return ", ".join(words) or "no runs"
 
 
@@ -209,6 +219,10 @@ def _named(run: RunRecord) -> dict[str, Any]:
     }
 
 
+def _label(run: RunRecord) -> str:
+    return f"{run.run_name} ({run.run_id[:8]})"
+
+
 def _notes(rows: Sequence[Row], runs: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     """What weakens the comparison, one sentence for each weakness."""
     mixed = [row.name for row in rows if len({run.tags.get("flowmbpo.spec_hash") for run in runs[row.name]}) > 1]
@@ -216,8 +230,9 @@ def _notes(rows: Sequence[Row], runs: Mapping[str, Sequence[RunRecord]]) -> list
     collapsed = [f"{row.name} ({row.collapsed} of {row.runs})" for row in rows if row.collapsed]
     nonfinite = [f"{row.name} ({row.nonfinite})" for row in rows if row.nonfinite]
     single = [row.name for row in rows if row.is_experiment and row.runs < 2]
+    imported = [row.name for row in rows if row.origin]
     judged = [f"{row.name} ({row.eval_runs} of {row.runs})" for row in rows if 0 < row.eval_runs < row.runs]
-    unjudged = [row.name for row in rows if not row.eval_runs]
+    unjudged = [row.name for row in rows if not row.eval_runs and not row.origin]
     devices = {row.name: sorted({run.tags.get("flowmbpo.device", "") for run in runs[row.name]} - {""}) for row in rows}
     several = len({device for names in devices.values() for device in names}) > 1
     found = {
@@ -228,6 +243,7 @@ def _notes(rows: Sequence[Row], runs: Mapping[str, Sequence[RunRecord]]) -> list
         "repeated seeds are counted as they are": repeated,
         "runs that collapsed, final below 0.3 of the peak": collapsed,
         "points that are not finite and were left out": nonfinite,
+        "imported, references and not judged against our runs": imported,
         "one seed only, and an interval needs at least two, a sound one about ten": single,
         "only some runs were evaluated": judged,
         "not evaluated in the real environment yet, which `flowmbpo eval` does": unjudged,

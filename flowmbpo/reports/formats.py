@@ -157,6 +157,7 @@ def remarks(comparison: Comparison, *, verdicts: bool = True) -> list[str]:
     lines += _listed("missing", [f"{_run(m)}: {m['reason']}" for m in comparison.missing])
     lines += _listed("failed", [f"{_run(r)} {r['status']} at {steps(r['env_steps'])} steps" for r in comparison.failed])
     lines += _listed("running", [f"{_run(r)} at {steps(r['env_steps'])} steps" for r in comparison.running])
+    lines += _listed("set aside, not counted", [f"{_run(r)}: {r['reason']}" for r in comparison.set_aside])
     lines += _listed("stale, with another spec than the registry has today", _stale(comparison.stale))
     return lines
 

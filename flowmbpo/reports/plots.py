@@ -39,11 +39,13 @@ class Series:
     label: str
     place: int
     curves: Sequence[tuple[np.ndarray, np.ndarray]]
+    imported: bool = False
 
     @property
     def look(self) -> dict[str, Any]:
         count = len(COLOURS)
-        return {"color": COLOURS[self.place % count], "linestyle": _DASHES[self.place // count % len(_DASHES)]}
+        dashes = ":" if self.imported else _DASHES[self.place // count % len(_DASHES)]  # as published curves
+        return {"color": COLOURS[self.place % count], "linestyle": dashes}
 
 
 def series_of(
@@ -62,7 +64,12 @@ def series_of(
         for run, part in frame.groupby("run_id", observed=True)
     }
     found = [
-        Series(row.name, (places or {}).get(row.name, place), [by_run[run] for run in row.run_ids if run in by_run])
+        Series(
+            row.name,
+            (places or {}).get(row.name, place),
+            [by_run[run] for run in row.run_ids if run in by_run],
+            imported=bool(row.origin),
+        )
         for place, row in enumerate(comparison.rows)
     ]
     return [series for series in found if any(is_finite(y).any() for _, y in series.curves)]

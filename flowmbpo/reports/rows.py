@@ -82,6 +82,7 @@ class Row:
     expected: dict[str, Any] | None
     earlier: tuple[dict[str, Any], ...]
     published: dict[str, Any] | None
+    origin: str | None  # of imported runs
     curves: list[CurveSummary] = field(default_factory=list, repr=False)
 
     def document(self) -> dict[str, Any]:
@@ -158,6 +159,7 @@ def make_row(name: str, runs: Sequence[RunFigures], known: Known | None, is_expe
         expected=known.expected if known else None,
         earlier=known.earlier if known else (),
         published=known.published if known else None,
+        origin=runs[0].run.origin or None,
         curves=curves,
     )
 

@@ -14,6 +14,10 @@ from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, RunStatus
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS
 
 RATING_TAG = "flowmbpo.rating"  # of a checkpoint
+NOTE_TAG = "mlflow.note.content"  # MLflow's own description of a run
+USABLE_TAG, WHY_TAG = "usable", "usable.why"
+ORIGIN_TAG = "flowmbpo.origin"  # of an imported run
+_OUR_TAGS = ("flowmbpo.", "mlflow.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,26 @@ class RunRecord:
     def seed(self) -> int | None:
         text = self.tags.get("flowmbpo.seed") or self.run_name.rpartition("/seed-")[2]
         return int(text) if text.isdigit() else None
+
+    @property
+    def note(self) -> str:
+        """What the user wrote about the run."""
+        return self.tags.get(NOTE_TAG, "")
+
+    @property
+    def user_tags(self) -> dict[str, str]:
+        """The tags that the user gave."""
+        return {key: value for key, value in sorted(self.tags.items()) if not key.startswith(_OUR_TAGS)}
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether no comparison shall count the run."""
+        return self.tags.get(USABLE_TAG) == "no"
+
+    @property
+    def origin(self) -> str:
+        """Where an imported run comes from; empty for our own."""
+        return self.tags.get(ORIGIN_TAG, "")
 
     @property
     def env_steps(self) -> int:

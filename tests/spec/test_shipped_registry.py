@@ -164,7 +164,7 @@ def test_euler_with_eight_substeps_warns_with_the_reason(registry):
 
 def test_published_results(registry):
     published = {k: r for k, r in registry.references.items() if isinstance(r, PublishedReference)}
-    assert len(published) == 7
+    assert len(published) == 9
     pwm = published["PWM"]
     assert (pwm.final_reward, pwm.final_range, pwm.seeds) == (9546, (8210, 10629), 5)
     assert published["SHAC"].final_reward == 7645
@@ -173,7 +173,10 @@ def test_published_results(registry):
     assert published["PWM-128envs-by-time"].seconds_to_5000 == (2143, 2963)
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("PWM", 5), ("PWM-128envs-by-time", 3), ("SHAC", 10), ("TD-MPC2", 5)])
+@pytest.mark.parametrize(
+    ("name", "seeds"),
+    [("PWM", 5), ("PWM-128envs-by-time", 3), ("SHAC", 10), ("AHAC", 10), ("SHAC-horizon-29", 10), ("TD-MPC2", 5)],
+)
 def test_published_curves_are_shipped(registry, name, seeds):
     found = curves(registry.references[name])
     assert [curve.seed for curve in found] == list(range(seeds))

@@ -1,0 +1,90 @@
+"""`flowmbpo reproduce`: what a run needs to be trained again, and whether doing so gives the same numbers."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import run_ids
+from flowmbpo.cli.options import JsonOption
+from flowmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from flowmbpo.training.reproduction import Outcome, Recipe
+
+_SHOWN = 10  # points that differ
+
+
+def reproduce(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run of this directory.", autocompletion=run_ids)],
+    check: Annotated[bool, typer.Option("--check", help="Train it again and compare every point.")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="With --check: train although the code has changed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run needs to be trained again and what differs here; `--check` trains it and compares every point.
+
+    The repetition has a temporary store, so it is no further seed of the experiment. Exit code 1 when it differs.
+    """
+    from flowmbpo.training.signals import plain_interrupt
+
+    with plain_interrupt():
+        from flowmbpo.cli.progress import watcher
+        from flowmbpo.training.reproduction import recipe_of, repeat
+
+        recipe = recipe_of(run_id)
+        if not as_json:
+            _show(recipe)
+        if check and recipe.changes and not accept_changes:
+            raise UserError(
+                "the code is not that of the run:\n  " + "\n  ".join(recipe.changes) + "\nGo back to it, or train all "
+                "the same with --accept-changes"
+            )
+        outcome = repeat(recipe, watcher()) if check else None
+    if as_json:
+        tables.print_json({**recipe.document(), **(_document(outcome) if outcome else {})})
+    elif outcome:
+        _show_outcome(outcome)
+    if outcome and not outcome.equal:
+        sys.exit(1)
+
+
+def _show(recipe: Recipe) -> None:
+    known = recipe.document()
+    rows = [[key, known[key]] for key in ("run_id", "name", "seed", "epochs", "threads", "device")]
+    tables.print_table("Needed", ["what", "value"], [*rows, *([key, text] for key, text in recipe.code.items())])
+    for title, lines in (("differs here", recipe.changes), ("cannot be compared", recipe.unknown)):
+        for line in lines:
+            tables.err.print(f"{title}: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    keys = ("metric", "step", "then", "now")
+    return {
+        "equal": outcome.equal,
+        "points": outcome.points,
+        "checkpoints": outcome.checkpoints,
+        "different": [dict(zip(keys, entry, strict=True)) for entry in outcome.different],
+        "different_checkpoints": outcome.different_checkpoints,
+    }
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    counted = f"{outcome.points:,} points and the weights of {outcome.checkpoints} checkpoints"
+    if outcome.equal:
+        tables.out.print(f"equal to the bit: {counted}", highlight=False)
+        return
+    if outcome.different:
+        shown = outcome.different[:_SHOWN]
+        tables.print_table(
+            "First points that differ", ["metric", "env steps", "then", "now"], shown, right=["then", "now"]
+        )
+    tables.out.print(
+        f"different: {len(outcome.different):,} of {outcome.points:,} points, weights of "
+        f"{len(outcome.different_checkpoints)} of {outcome.checkpoints} checkpoints",
+        highlight=False,
+    )
