@@ -15,6 +15,8 @@ from flowmbpo.cli import (
     cancel,
     compare,
     doctor,
+    export,
+    import_,
     jobs,
     logs,
     record,
@@ -27,6 +29,7 @@ from flowmbpo.cli import (
     show,
     streams,
     submit,
+    sweep,
     sync,
     tables,
     ui,
@@ -87,6 +90,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "record": record.record,
     "note": annotate.note,
     "tag": annotate.tag,
+    "sweep": sweep.sweep,
+    "export": export.export,
+    "import": import_.import_run,
     "reproduce": reproduce.reproduce,
 }
 for _name, _command in COMMANDS.items():

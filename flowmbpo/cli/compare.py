@@ -28,6 +28,7 @@ def compare(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per row.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the learning curves.", show_default=False)
     ] = None,
@@ -39,7 +40,11 @@ def compare(
 
     R is the real simulator's. docs/comparing.md defines every figure.
     """
-    chosen = [name for name, on in (("--json", as_json), ("--markdown", markdown), ("--csv", as_csv)) if on]
+    chosen = [
+        name
+        for name, on in (("--json", as_json), ("--markdown", markdown), ("--csv", as_csv), ("--latex", latex))
+        if on
+    ]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} exclude each other; give one of them")
     if not selectors:
@@ -60,6 +65,8 @@ def compare(
         typer.echo(formats.to_markdown(comparison), nl=False)
     elif as_csv:
         typer.echo(formats.to_csv(comparison), nl=False)
+    elif latex:
+        typer.echo(formats.to_latex(comparison), nl=False)
     else:
         _show(comparison)
     if plot:

@@ -9,8 +9,9 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import run_ids
-from flowmbpo.cli.options import JsonOption
+from flowmbpo.cli.options import JsonOption, TrackingOption
 from flowmbpo.errors import UserError
+from flowmbpo.tracking.reader import open_reader, select_run
 
 if TYPE_CHECKING:
     from flowmbpo.training.reproduction import Outcome, Recipe
@@ -19,11 +20,17 @@ _SHOWN = 10  # points that differ
 
 
 def reproduce(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run of this directory.", autocompletion=run_ids)],
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Run id, its beginning, or NAME/seed-N, of this directory.", autocompletion=run_ids
+        ),
+    ],
     check: Annotated[bool, typer.Option("--check", help="Train it again and compare every point.")] = False,
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="With --check: train although the code has changed.")
     ] = False,
+    tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a run needs to be trained again and what differs here; `--check` trains it and compares every point.
@@ -36,6 +43,8 @@ def reproduce(
         from flowmbpo.cli.progress import watcher
         from flowmbpo.training.reproduction import recipe_of, repeat
 
+        if "/" in run_id:  # NAME/seed-N, which only the store knows
+            run_id = select_run(open_reader(tracking_uri).runs(), run_id).run_id
         recipe = recipe_of(run_id)
         if not as_json:
             _show(recipe)

@@ -38,11 +38,11 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"mish": _mish, "silu": F.
 
 
 class Policy:
-    """tanh(mu(encoder(normalised observation))) from the folder of a checkpoint."""
+    """tanh(mu(encoder(normalised observation))) from the folder of a checkpoint, or of an exported model."""
 
-    def __init__(self, folder: Path) -> None:
-        spec = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["experiment"]
-        self._weights = load_file(folder / "tensors.safetensors")
+    def __init__(self, folder: Path, about: str = "manifest.json", weights: str = "tensors.safetensors") -> None:
+        spec = json.loads((folder / about).read_text(encoding="utf-8"))["experiment"]
+        self._weights = load_file(folder / weights)
         self._normalize = spec["train"]["normalize_observations"]
         self._encodes = spec["world_model"]["encoder"] == "mlp"
         self._group = spec["world_model"]["simnorm_dim"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flowmbpo.reports.rows import Row
+from flowmbpo.reports.rows import EVALUATED, Row
 from flowmbpo.reports.statistics import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -212,6 +212,35 @@ def _pipes(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequen
 def _escape(text: str) -> str:
     """Text that cannot break a Markdown table or become HTML."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("\r", " ")
+
+
+def to_latex(comparison: Comparison) -> str:
+    """A table for a paper (needs booktabs): R with 95% intervals, bold for a row that is established as better than all
+    other rows that were judged."""
+    verdicts = [verdict for verdict in comparison.verdicts if verdict.metric == EVALUATED]
+    judged = {name for verdict in verdicts for name in (verdict.better, verdict.worse)}
+    beaten = {name: {v.worse for v in verdicts if v.better == name and v.established} for name in judged}
+    lines = [
+        r"\begin{tabular}{lrrrr}",
+        r"\toprule",
+        r"name & seeds & evaluated $R$ & peak $R$ & final $R$ \\",
+        r"\midrule",
+    ]
+    for row in comparison.rows:
+        bold = row.name in judged and beaten[row.name] == judged - {row.name}
+        evaluated = _tex(reward(row.eval_reward))
+        spread = f" [{_tex(reward(row.eval_low))}, {_tex(reward(row.eval_high))}]" if row.eval_low is not None else ""
+        figure = rf"\textbf{{{evaluated}}}{spread}" if bold else evaluated + spread
+        cells = [_tex(row.name), str(row.seeds), figure, _tex(reward(row.peak_reward)), _tex(reward(row.final_reward))]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text: str) -> str:
+    """Text without characters that mean something to LaTeX."""
+    replaced = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$"}
+    replaced |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(replaced.get(character, character) for character in text)
 
 
 def to_csv(comparison: Comparison) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.tracking.mlflow_client import open_client, translated
-from flowmbpo.tracking.reader import RUN_ID_TAG, curves_frame, make_checkpoint
+from flowmbpo.tracking.reader import RUN_ID_TAG, SWEEP_TAG, curves_frame, make_checkpoint
 from flowmbpo.tracking.records import CheckpointRecord, Latest, RunRecord
 from flowmbpo.tracking.store import EXPERIMENT, Store
 
@@ -42,7 +42,7 @@ class MlflowReader:
             search = lambda token: self._client.search_runs(  # noqa: E731
                 [experiment], max_results=1000, order_by=["attributes.start_time DESC"], page_token=token
             )
-            return [_run_record(run) for run in _pages(search)]
+            return [_run_record(run) for run in _pages(search) if SWEEP_TAG not in run.data.tags]
 
     def curves(self, runs: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFrame:
         """All points of `metrics` of `runs`; see `Reader.curves`."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN_ID_TAG = "flowmbpo.run_id"
+SWEEP_TAG = "flowmbpo.sweep"  # of the run in which the trials of a search are nested
 CHECKPOINT_TAG = "flowmbpo.checkpoint"
 PATH_TAG = "flowmbpo.path"
 EVALUATION_TAG = "flowmbpo.evaluation"  # how a checkpoint was evaluated: code version, seed, episodes, as JSON

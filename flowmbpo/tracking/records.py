@@ -119,7 +119,9 @@ class RunRecord:
     def wall_seconds(self) -> float | None:
         """From start to end, or to the newest point while the run is not over."""
         newest = self.end_time or max((point.time for point in self.metrics.values()), default=None)
-        return None if newest is None else max(0.0, newest - self.start_time)
+        if newest is None or (self.origin and newest <= self.start_time):
+            return None  # an imported run whose log has no clock
+        return max(0.0, newest - self.start_time)
 
     def value(self, metric: str) -> float | None:
         """Newest value of a metric."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flowmbpo.errors import WorkFailed
-from flowmbpo.tracking.reader import RUN_ID_TAG, curves_frame, make_checkpoint
+from flowmbpo.tracking.reader import RUN_ID_TAG, SWEEP_TAG, curves_frame, make_checkpoint
 from flowmbpo.tracking.records import CheckpointRecord, Latest, RunRecord
 from flowmbpo.tracking.store import EXPERIMENT, Store, connect_readonly, damaged
 
@@ -77,6 +77,7 @@ class SqliteReader:
                 metrics=metrics[run],
             )
             for run, experiment, name, status, start, end in rows
+            if SWEEP_TAG not in tags[run]
         ]
 
     def curves(self, runs: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFrame:

@@ -20,6 +20,10 @@ class Progress:
     metrics: Mapping[str, float]
 
 
+class StopTraining(BaseException):
+    """A watcher may raise it to end the run, which then is KILLED: it is no failure of the work."""
+
+
 class Watcher(Protocol):
     """Receives progress and messages of one run; `phase` tells now and then how far a long part of an epoch is."""
 

@@ -42,6 +42,7 @@ class RunOptions:
     epochs: int | None
     time_limit: float | None
     pictures: Mapping[str, Callable[[RunFiles, str], Path]] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(
@@ -181,7 +182,8 @@ def _train(
     watcher.started(tracker.run_id, experiment.name, seed)
     try:
         with tracker:
-            tracker.tags({TARGET_TAG: str(target), THREADS_TAG: str(torch.get_num_threads()), PHASE_TAG: ""})
+            threads = str(torch.get_num_threads())
+            tracker.tags({TARGET_TAG: str(target), THREADS_TAG: threads, PHASE_TAG: "", **options.tags})
             if state:
                 _restore(trainer, state)
             trainer.train()

@@ -19,7 +19,7 @@ def test_a_run_is_trained_again_to_the_bit(work):
     assert (document["name"], document["seed"], document["epochs"]) == ("small", 3, 12)
     assert document["threads"] >= 1
     assert not document["changes"]
-    text = work.run("reproduce", work.run_id[:6], "--check")
+    text = work.run("reproduce", "small/seed-3", "--check")
     assert "equal to the bit" in text
     assert " 2 checkpoints" in text
     assert sorted(work.folder.iterdir()) == before

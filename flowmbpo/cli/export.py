@@ -1,0 +1,82 @@
+"""`flowmbpo export`: a policy as the folder of a Hugging Face model, or every logged point as one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.completion import names_and_run_ids
+from flowmbpo.cli.options import TrackingOption
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.checkpoint import select
+from flowmbpo.tracking.reader import Reader, open_reader, select_run, select_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def export(
+    selectors: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|NAME...", help="One run with --out, else runs.", autocompletion=names_and_run_ids),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="New folder for the policy, as Hugging Face has them.")
+    ] = None,
+    as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="All points as CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="All points as Parquet.")] = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Share a result: the best policy with its model card (`--out`), or every point that was logged."""
+    if not (out or as_csv or parquet):
+        raise UserError("say what to write: --out DIR for the policy, --csv FILE or --parquet FILE for all points")
+    if out and len(selectors) > 1:
+        raise UserError("--out takes one run; export each run to a folder of its own")
+    reader = open_reader(tracking_uri)
+    if out:
+        _export_policy(reader, selectors[0], out)
+    if as_csv or parquet:
+        frame = _points(reader, selectors)
+        try:
+            if as_csv:
+                frame.to_csv(as_csv, index=False)
+            if parquet:
+                frame.to_parquet(parquet, index=False)
+        except OSError as error:
+            raise WorkFailed(
+                f"{error.filename or as_csv or parquet} cannot be written: {error.strerror or error}"
+            ) from None
+        _say(f"{len(frame):,} points: {', '.join(str(path) for path in (as_csv, parquet) if path)}")
+
+
+def _export_policy(reader: Reader, selector: str, out: Path) -> None:
+    from flowmbpo.reports.model_folder import write_model_folder
+    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+
+    run = select_run(reader.runs(), selector)
+    (found,) = select(reader.checkpoints([run]), "best")
+    try:
+        with checkpoint_folder(reader.store, found) as folder:
+            names = write_model_folder(run, found, folder, out)
+    except FileNotFoundError as error:
+        raise WorkFailed(f"{run.run_name} {found.name}: {error}") from None
+    _say(f"{out}: {', '.join(names)}")
+
+
+def _points(reader: Reader, selectors: list[str]) -> pd.DataFrame:
+    """Columns name, seed, run_id, metric, step (environment steps), seconds (since the run's start), value."""
+    chosen = {run.run_id: run for group in select_runs(reader.runs(), selectors).values() for run in group}
+    frame = reader.curves(list(chosen.values()), sorted({name for run in chosen.values() for name in run.metrics}))
+    ids = frame["run_id"].astype(str)
+    start = ids.map({run_id: run.start_time for run_id, run in chosen.items()})
+    frame.insert(0, "name", ids.map({run_id: run.name for run_id, run in chosen.items()}))
+    frame.insert(1, "seed", ids.map({run_id: run.seed for run_id, run in chosen.items()}))
+    frame["time"] = frame["time"] - start
+    return frame.rename(columns={"time": "seconds"})
+
+
+def _say(text: str) -> None:
+    tables.err.print(text, markup=False, highlight=False, soft_wrap=True)

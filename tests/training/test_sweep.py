@@ -1,0 +1,65 @@
+"""`flowmbpo sweep`: a killed search goes on, trials are no seeds of ours, and the winner is judged on new seeds."""
+
+import json
+import signal
+import sqlite3
+
+import pytest
+
+pytest.importorskip("optuna")
+
+SPACE = """
+"actor.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+"train.wm_updates" = { choices = [1, 2] }
+"actor.units" = { choices = [[8], [4, 4]] }
+"""
+COMMAND = ["sweep", "small", "--space", "space.toml", "--seeds", 1, "--epochs", 10, "--device", "cpu"]
+
+
+def test_a_killed_search_goes_on(work):
+    (work.folder / "space.toml").write_text(SPACE)
+    first = work.start(*COMMAND, "--trials", 6)
+    work.until(lambda: "trial 3 of 6" in first.text, first)
+    first.send(signal.SIGKILL)
+    first.wait()
+    work.run(*COMMAND, "--trials", 6, "--json")
+    document = json.loads(_json(work))
+    trials = [trial for trial in document["trials"] if trial["state"] != "fail"]
+    assert len(trials) == 6
+    assert len(document["trials"]) <= 7  # only what was killed was begun again
+    values = [trial["value"] for trial in trials if trial["value"] is not None]
+    assert document["searched"] == max(values)
+    assert list(document["winner_runs"]) == ["1"]  # the search had seed 0
+    assert document["reported"] == document["winner_runs"]["1"]
+    assert document["gap"] == document["searched"] - document["reported"]
+
+    names = [run["name"] for run in json.loads(work.run("runs", "--json"))]
+    assert set(names) == {"small-sweep", "small-tuned"}
+    assert names.count("small-tuned") == 1
+    with sqlite3.connect(work.database) as store:
+        parents = store.execute("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
+    assert len(parents) == 1
+
+
+def _json(work):
+    """Standard output and standard error are one file here; the document is the last thing in it."""
+    text = work.commands[-1].text
+    return text[text.index('{\n  "study"') :]
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("", "nothing to search"),
+        ("[", "cannot be read"),
+        ('"train.horizn" = { choices = [16] }', "horizon"),
+        ('"train.horizon" = { choices = [4] }', "horizon"),
+        ('"train.num_envs" = { low = 4, high = 2 }', "low < high"),
+        ('"train.num_envs" = { from = 4 }', "choices"),
+        ('"train.num_envs" = 4', "choices"),
+        ('"train.num_envs" = { choices = [] }', "no values"),
+    ],
+)
+def test_wrong_spaces(work, space, said):
+    (work.folder / "space.toml").write_text(space)
+    assert said in work.run(*COMMAND, "--trials", 1, code=2)
