@@ -244,6 +244,9 @@ class _Pruner:
         if self.trial.should_prune():
             raise StopTraining
 
+    def phase(self, text: str) -> None:
+        self.shown.phase(text)
+
     def message(self, text: str, warning: bool = False) -> None:
         self.shown.message(text, warning)
 
