@@ -106,9 +106,10 @@ def write_model_folder(run: RunRecord, found: CheckpointRecord, checkpoint: Path
             out.rmdir()
         with atomic_folder(out.absolute()) as folder:
             shutil.copyfile(checkpoint / TENSORS, folder / WEIGHTS)
-            (folder / CONFIG).write_text(json.dumps({k: v for k, v in manifest.items() if k != "files"}, indent=1))
+            config = {key: value for key, value in manifest.items() if key != "files"}
+            (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
             policy = resources.files("flowmbpo.models") / "standalone_policy.py"
-            (folder / POLICY).write_text(policy.read_text(encoding="utf-8"))
+            (folder / POLICY).write_text(policy.read_text(encoding="utf-8"), encoding="utf-8")
             (folder / "README.md").write_text(text, encoding="utf-8")
             for name in _PICTURES:
                 source = RunFiles.of(run.run_id).artifacts / name
