@@ -44,6 +44,15 @@ def run(
     accept_changes: Annotated[
         bool, typer.Option(help="With --resume: continue although the spec or the code has changed.")
     ] = False,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|COMMAND",
+            envvar="FLOWMBPO_NOTIFY",
+            help="Told how each run ended: a POST, or a command that reads the JSON.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
@@ -51,6 +60,10 @@ def run(
 ) -> None:
     """Train experiments of the registry in the real simulator and track them in MLflow."""
     limit = parse_duration(time_limit) if time_limit else None
+    if notify:
+        from flowmbpo.cli.notify import check_target
+
+        check_target(notify)
     plan: list[tuple[Experiment, int]] = []
     if resume:
         _refuse_with_resume(names, seed, seeds, overrides)
@@ -88,8 +101,10 @@ def run(
             forecast.announce(found, chosen, describe(choose_device(device)), tracking_uri, epochs, limit)
         else:
             results.append(session.resume(resume, options, watcher(), registry=registry, accept_changes=accept_changes))
+            _notify(notify, results[-1])
         for experiment, number in plan:
             results.append(session.train(experiment, number, options, watcher(), overrides or ()))
+            _notify(notify, results[-1])
             if results[-1].exit_code > 2:  # a signal ends the whole command
                 break
     if as_json:
@@ -100,6 +115,13 @@ def run(
     worst = max(result.exit_code for result in results)
     if worst:
         sys.exit(worst)
+
+
+def _notify(target: str | None, result: RunResult) -> None:
+    from flowmbpo.cli.notify import notify
+
+    if target and (problem := notify(target, result)):
+        tables.err.print(f"nobody was notified: {problem}", style="yellow", markup=False, highlight=False)
 
 
 def _refuse_with_resume(

@@ -1,0 +1,60 @@
+"""Tells somebody how a run ended: one JSON POST to a URL, or one command with the JSON on its standard input.
+
+It happens after the work is done and saved, and whatever goes wrong with it is one warning.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import urllib.request
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from flowmbpo.errors import UserError
+from flowmbpo.reports.statistics import COLLAPSED
+
+if TYPE_CHECKING:
+    from flowmbpo.training.result import RunResult
+
+SECONDS = 20.0  # that the receiver may take
+
+
+def check_target(target: str) -> None:
+    """Raise UserError unless `target` is a URL or begins with a command that exists."""
+    if target.startswith(("http://", "https://")):
+        if urlsplit(target).hostname:
+            return
+        raise UserError(f"--notify {target!r} names no host")
+    try:
+        words = shlex.split(target)
+    except ValueError as error:
+        raise UserError(f"--notify {target!r}: {error}") from None
+    if not words or not shutil.which(words[0]):
+        raise UserError(f"--notify {target!r} is neither a URL (http://...) nor a command that exists here")
+
+
+def event_of(result: RunResult) -> str:
+    """finished, collapsed (final below 0.3 of the peak), not finite, failed or stopped."""
+    if result.status == "KILLED":
+        return "stopped"
+    if result.status == "FAILED":
+        return "not finite" if "finite" in result.message else "failed"
+    peak, final = result.peak_reward, result.final_reward
+    return "collapsed" if peak and peak > 0 and final is not None and final / peak < COLLAPSED else "finished"
+
+
+def notify(target: str, result: RunResult) -> str:
+    """Tell `target` how the run ended; returns what went wrong, empty for nothing."""
+    document = json.dumps({"event": event_of(result), **result.document()}, default=str).encode()
+    try:
+        if target.startswith(("http://", "https://")):
+            request = urllib.request.Request(target, document, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=SECONDS):
+                return ""
+        done = subprocess.run(shlex.split(target), input=document, capture_output=True, timeout=SECONDS, check=False)
+        return f"exit code {done.returncode}" if done.returncode else ""
+    except Exception as error:  # a receiver may fail in any way; the run has not
+        return str(error) or type(error).__name__

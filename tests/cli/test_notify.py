@@ -1,0 +1,70 @@
+"""`run --notify`: a POST or a command says how a run ended, and nothing that goes wrong with it matters."""
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from flowmbpo.cli.notify import check_target, event_of, notify
+from flowmbpo.errors import UserError
+from flowmbpo.training.result import RunResult
+
+
+def result(status="FINISHED", peak=10.0, final=9.0, message=""):
+    return RunResult("id", "small", 1, status, 5, 320, peak, final, None, 1.0, message=message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "event"),
+    [
+        ({}, "finished"),
+        ({"final": 2.0}, "collapsed"),
+        ({"peak": None, "final": None}, "finished"),
+        ({"status": "KILLED"}, "stopped"),
+        ({"status": "FAILED", "message": "disk full"}, "failed"),
+        ({"status": "FAILED", "message": "losses are not finite"}, "not finite"),
+    ],
+)
+def test_events(arguments, event):
+    assert event_of(result(**arguments)) == event
+
+
+def test_a_post():
+    received = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200 if len(received) == 1 else 500)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        assert notify(url, result()) == ""
+        assert (received[0]["event"], received[0]["run_id"], received[0]["seed"]) == ("finished", "id", 1)
+        assert "500" in notify(url, result())
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert notify(url, result())  # nobody there: a text, no exception
+
+
+def test_a_command(tmp_path):
+    file = tmp_path / "told.json"
+    program = f"import sys; open({str(file)!r}, 'w').write(sys.stdin.read())"
+    assert notify(f'{sys.executable} -c "{program}"', result("KILLED")) == ""
+    assert json.loads(file.read_text())["event"] == "stopped"
+    assert notify(f"{sys.executable} -c 'raise SystemExit(3)'", result()) == "exit code 3"
+
+
+@pytest.mark.parametrize("target", ["", "no-such-program-anywhere", "http://", "'"])
+def test_wrong_targets(target):
+    with pytest.raises(UserError, match="--notify"):
+        check_target(target)
