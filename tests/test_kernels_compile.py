@@ -2,8 +2,8 @@
 
 import ast
 import importlib
-import inspect
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import warp as wp
@@ -32,21 +32,23 @@ def kernels_in_source() -> dict[Path, set[str]]:
     return found
 
 
+# Kernels that functions make, as a GPU uses them: one environment a thread.
+MADE = {
+    "ant_kernels": lambda module: [module.step_kernel(wp.float32, loaded) for loaded in (False, True)],
+    "ant_gradients": lambda module: [
+        make()
+        for layout in get_args(module.Layout)
+        for make in (module.kernels(layout, "cuda").step, module.kernels(layout, "cuda").vjp)
+    ],
+}
+
+
 def kernels_of(path: Path) -> list[wp.Kernel]:
-    """The kernels of a module as a GPU uses them: those at its top, and what its functions `-> wp.Kernel` make of one
-    float a thread."""
+    """The kernels of a module: those at its top, and those that its functions make."""
     module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
-    found = []
-    for item in vars(module).values():
-        function = inspect.unwrap(item) if callable(item) else item
-        if isinstance(item, wp.Kernel):
-            found.append(item)
-        elif inspect.isfunction(function) and inspect.get_annotations(function).get("return") in (
-            wp.Kernel,
-            "wp.Kernel",
-        ):
-            found.append(item(wp.float32))
-    return [kernel for kernel in found if kernel.func.__module__ == module.__name__]
+    at_top = [item for item in vars(module).values() if isinstance(item, wp.Kernel)]
+    made = MADE[path.stem](module) if path.stem in MADE else []
+    return [kernel for kernel in (*at_top, *made) if kernel.func.__module__ == module.__name__]
 
 
 SOURCE = kernels_in_source()
@@ -56,7 +58,7 @@ SOURCE = kernels_in_source()
 def test_every_kernel_is_found(path):
     start_warp()
     assert {kernel.func.__name__ for kernel in kernels_of(path)} == SOURCE[path], (
-        "a kernel stands at the top of its module, or in a function `-> wp.Kernel` of the type of a number"
+        "say in MADE how the kernels that functions make are made for a GPU"
     )
 
 
@@ -78,4 +80,4 @@ def test_a_kernel_that_only_a_cpu_understands_is_noticed(tmp_path):
 
     start_warp()
     with pytest.raises(Exception, match="build"):
-        wp.compile_aot_module(step_kernel(Lanes).module, arch=89, module_dir=tmp_path, use_ptx=False)
+        wp.compile_aot_module(step_kernel(Lanes, False).module, arch=89, module_dir=tmp_path, use_ptx=False)

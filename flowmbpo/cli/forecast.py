@@ -79,7 +79,7 @@ def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[R
         return Forecast(spec.name, count, None, f"it has not run on a {device or 'GPU'} yet{expected}")
     work = estimate(spec).epoch_gflop
     seconds = (_FIXED_GFLOP + _PER_GFLOP * work) / gigaflops()
-    return Forecast(spec.name, count, seconds, f"estimated for this CPU, from {work:,.0f} GFLOP an epoch")
+    return Forecast(spec.name, count, seconds, f"estimated for this CPU, from {tables.cell(work)} GFLOP an epoch")
 
 
 @cache

@@ -128,5 +128,6 @@ def _problem(item: Any, mine: Mapping[str, Any], source: str) -> str:
     if item["type"] == "extra_forbidden":
         return f"{where}: {key!r} is unknown; allowed are {', '.join(sorted(JobRequest.model_fields))}"
     field = JobRequest.model_fields.get(key)
+    said = item["msg"].removeprefix("Value error, ")
     meaning = f" ({field.description})" if field and field.description else ""
-    return f"{where}: {key} = {item['input']!r}: {item['msg']}{meaning}"
+    return f"{where}: {key} = {item['input']!r}: {said}{meaning}"
