@@ -21,7 +21,7 @@ from flowmbpo.tracking.records import CheckpointRecord, RunRecord
 if TYPE_CHECKING:
     from flowmbpo.training.reevaluation import Reevaluator
 
-DEFAULT_SEED = 10_000  # of runs whose params do not say
+DEFAULT_SEED, DEFAULT_EPISODES = 10_000, 128  # of runs whose params do not say
 Row = dict[str, Any]
 
 
@@ -38,7 +38,15 @@ def evaluate(
     rerun_all: Annotated[
         bool, typer.Option("--rerun-all", help="Every checkpoint of every run whose evaluation is not up to date.")
     ] = False,
-    episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Full episodes, all at once.")] = 128,
+    episodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Full episodes, all at once. Default: 128; with --rerun-all as many as the run's own evaluations.",
+            show_default=False,
+        ),
+    ] = None,
     which: Annotated[str, typer.Option("--checkpoint", help="best, last, all or an epoch.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     registry: RegistryOption = None,
@@ -92,7 +100,7 @@ def _evaluate_all(
     reader: Reader,
     chosen: Sequence[tuple[RunRecord, CheckpointRecord]],
     reevaluator: Reevaluator,
-    episodes: int,
+    episodes: int | None,
     *,
     skip_current: bool,
 ) -> list[Row]:
@@ -113,7 +121,7 @@ def _evaluate_one(
     run: RunRecord,
     found: CheckpointRecord,
     reevaluator: Reevaluator,
-    episodes: int,
+    episodes: int | None,
     *,
     skip_current: bool,
 ) -> Row:
@@ -122,7 +130,10 @@ def _evaluate_one(
     from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
     from flowmbpo.training.evaluator import protocol
 
-    how = protocol(run.whole_param("evaluation.seed") or DEFAULT_SEED, episodes)
+    if episodes is None and skip_current:
+        episodes = run.whole_param("evaluation.episodes")
+    seed = run.whole_param("evaluation.seed")
+    how = protocol(DEFAULT_SEED if seed is None else seed, episodes or DEFAULT_EPISODES)
     if skip_current and how.was_used_for(found):
         return _row(run, found, how, dict(found.metrics), skipped=True)
     try:

@@ -264,3 +264,28 @@ def test_a_server_that_does_not_answer(flowmbpo, tmp_path, monkeypatch):
     assert outcome.code == 1
     assert uri in outcome.err
     assert "Traceback" not in outcome.text
+
+
+def test_a_later_evaluation_does_not_choose_another_best(flowmbpo, here, run_id):
+    """What is kept on disk, what MLflow shows and what commands take by default must stay one checkpoint."""
+    known = checkpoints(here)
+    best = max(known, key=lambda epoch: known[epoch].mean_reward)
+    with sqlite3.connect(here / "mlflow.db") as store:  # as a bad evaluation would leave it
+        bad = (
+            "UPDATE logged_model_metrics SET metric_value = -1 WHERE metric_name = 'eval/mean_reward' AND model_id = ?"
+        )
+        store.execute(bad, (known[best].model_id,))
+    assert checkpoints(here)[best].mean_reward == -1.0
+    (row,) = flowmbpo("eval", run_id, "--episodes", 2, "--json").json()
+    assert row["epoch"] == best
+
+
+def test_seed_0_is_a_seed_like_others(flowmbpo, here, run_id):
+    with sqlite3.connect(here / "mlflow.db") as store:
+        store.execute("UPDATE params SET value = '0' WHERE key = 'evaluation.seed'")
+    flowmbpo("eval", run_id, "--episodes", 4, "--checkpoint", "last")
+    assert json.loads(checkpoints(here)[40].tags["flowmbpo.evaluation"])["seed"] == 0
+
+
+def test_rerun_all_leaves_alone_what_training_has_evaluated(flowmbpo, here):
+    assert [row["skipped"] for row in flowmbpo("eval", "--rerun-all", "--json").json()] == [True, True]
