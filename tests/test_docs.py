@@ -22,6 +22,15 @@ def test_links_lead_somewhere(page):
     assert not broken
 
 
+def test_no_experiment_is_called_better_without_ten_seeds_and_an_interval_above_one_half():
+    """A paragraph of docs/experiments.md that says "better" also says "ten seeds" and has an interval above 0.5."""
+    for paragraph in (REPOSITORY / "docs" / "experiments.md").read_text().split("\n\n"):
+        if re.search(r"\bbetter\b", paragraph, re.IGNORECASE):
+            lows = [float(low) for low in re.findall(r"\b([01]\.\d+) to [01]\.\d+", paragraph)]
+            assert "ten seeds" in paragraph, paragraph
+            assert any(low > 0.5 for low in lows), paragraph
+
+
 def documented() -> list[tuple[str, str]]:
     """(page, command line) of every command in a console block."""
     found = []

@@ -10,6 +10,7 @@ from flowmbpo.spec.parameters import count_parameters
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.training.builder import build, build_actor, build_critic, build_world_model
 
+NOISE = ["world_model.source=noise", "world_model.velocity=endpoint", "world_model.loss_states=encoded"]
 REGISTRY = load_registry(Path(__file__).resolve().parents[1] / "experiments.toml")
 
 
@@ -60,6 +61,13 @@ def test_counts_of_real_networks(name):
         ("5M-baseline", ["world_model.step=logit_residual", "world_model.decoder_units=[64, 32]"]),
         ("5M-flow-v2", ["world_model.step=logit_residual", "world_model.decoder_units=[64]"]),
         ("mini-baseline", ["world_model.reward_head=two_hot"]),
+        ("noisy-ensemble", ["world_model.members=3"]),
+        ("noisy-flow-4", NOISE),
+        ("5M-flow-v2", NOISE),
+        (
+            "mini-flow-v2",
+            [*NOISE, "env.hidden_velocities=true", "env.observation_stack=2", "world_model.latent_dim=46"],
+        ),
         ("mini-baseline", ["world_model.continuation_units=[32, 16]"]),
         ("mini-baseline", ["critic.ensemble=5", "actor.units=[24]", "critic.units=[24, 16, 8]"]),
     ],
@@ -85,6 +93,9 @@ def test_sizes_of_the_environments(kind):
         ("mini-flow-v2", []),
         ("5M-flow-v3", []),
         ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.substeps=1"]),
+        ("mini-baseline", ["world_model.loss_states=encoded"]),
+        ("noisy-ensemble", []),
+        ("noisy-flow-2", []),
     ],
 )
 def test_the_learner_evaluates_its_dynamics_as_often_as_show_says(name, overrides):

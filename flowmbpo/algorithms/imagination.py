@@ -47,7 +47,7 @@ def imagine(
     generator: torch.Generator,
     reacting: bool = True,
 ) -> Transitions:
-    """`horizon` steps of the sampling policy from latents z `[B, Z]`.
+    """`horizon` steps of the sampling policy from latents z `[B, Z]`, in a sampled future of each.
 
     When `reacting`, the gradient also runs through the policy's reaction to the states that its earlier actions led to
     (Dreamer, SHAC); otherwise it counts only what the actions do, as in `imagine_alongside`.
@@ -55,7 +55,7 @@ def imagine(
     steps: list[Step] = []
     for _ in range(horizon):
         action = actor.sample(z if reacting else z.detach(), generator)
-        z_next = world_model.next(z, action)
+        z_next = world_model.sample(z, action, generator)
         steps.append((z, z_next, world_model.reward(z, action), world_model.continuation(z, action)))
         z = z_next
     return _stack(steps)
@@ -79,7 +79,7 @@ def imagine_alongside(
         z = encode(collector.obs)
     for t in range(collector.horizon):
         action = actor.sample(z.detach(), generator)
-        z_next = world_model.next(z, action)
+        z_next = world_model.sample(z, action, generator)
         ended = collector.step(t, action.detach())
         goes_on = 1.0 - collector.experience.terminated[t].float()
         steps.append((z, z_next, world_model.reward(z, action), goes_on))

@@ -15,7 +15,14 @@ from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.imagination import imagine, values_at_segment_ends
 from flowmbpo.algorithms.optimization import frozen
 from flowmbpo.algorithms.returns import segment_returns
-from flowmbpo.models.diagnostics import HORIZONS, gradient_snr, open_loop_error, reward_fit, simplex_distance
+from flowmbpo.models.diagnostics import (
+    HORIZONS,
+    distribution_scores,
+    gradient_snr,
+    open_loop_error,
+    reward_fit,
+    simplex_distance,
+)
 
 if TYPE_CHECKING:
     from flowmbpo.algorithms.pwm import PWM
@@ -36,7 +43,11 @@ def measure(learner: PWM, held_out: HeldOut) -> dict[str, Tensor]:
     batch = held_out.sample(SEQUENCES, max(HORIZONS), generator)
     if batch is None:
         return metrics
-    metrics |= _model_errors(learner, learner.observations(batch.obs), batch.actions, batch.rewards)
+    obs = learner.observations(batch.obs)
+    metrics |= _model_errors(learner, obs, batch.actions, batch.rewards)
+    noise = torch.Generator(learner.device).manual_seed(1)
+    scores = distribution_scores(learner.world_model, obs, batch.actions, noise)
+    metrics |= {f"model/{name}": value for name, value in scores.items()}
     if learner.world_model_updates:
         metrics["train/actor_gradient_snr"] = _actor_gradient_snr(learner, batch.obs[0], generator)
     return metrics

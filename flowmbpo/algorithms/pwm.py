@@ -156,12 +156,11 @@ class PWM:
     @property
     def dynamics_evaluations(self) -> int:
         """Evaluations of the dynamics network per epoch, one per state: what flows with more substeps pay for."""
-        dynamics, train = self.world_model.dynamics, self.train
+        train = self.train
         imagined = self.actor_spec.updates * self.rollouts_per_actor_update * train.horizon
-        per_step, length = dynamics.evaluations_per_step, train.sequence_length
-        unrolled = length if self.world_model.learns_from_last_state else length - 1
-        replayed = train.wm_updates * train.wm_batch_size * (unrolled * per_step + length * dynamics.loss_evaluations)
-        return round(imagined * per_step + replayed)
+        per_sequence = self.world_model.evaluations_per_sequence(train.sequence_length)
+        replayed = train.wm_updates * train.wm_batch_size * per_sequence
+        return round(imagined * self.world_model.dynamics.evaluations_per_step + replayed)
 
     def counters(self) -> dict[str, float]:
         """How far learning is: rates, updates, stored transitions. Synchronises."""

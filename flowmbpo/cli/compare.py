@@ -80,7 +80,7 @@ def compare(
 def _show(comparison: Comparison) -> None:
     from flowmbpo.reports import formats
 
-    for title, columns in (("Results", formats.RESULTS), ("Cost", formats.COST)):
+    for title, columns in formats.tables(comparison):
         tables.print_table(
             title,
             [column.heading for column in columns],

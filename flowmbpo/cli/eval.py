@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowmbpo.training.reevaluation import Reevaluator
 
 DEFAULT_SEED, DEFAULT_EPISODES = 10_000, 128  # of runs whose params do not say
+MOST_SUBSTEPS = 1000
 Row = dict[str, Any]
 
 
@@ -48,6 +49,13 @@ def evaluate(
         ),
     ] = None,
     which: Annotated[str, typer.Option("--checkpoint", help="best, last, all or an epoch.")] = "best",
+    substeps: Annotated[
+        str | None,
+        typer.Option(help="Judge a flow at these numbers of substeps, as in 1,2,4,8; nothing is trained or recorded."),
+    ] = None,
+    integrator: Annotated[
+        str | None, typer.Option(help="With --substeps: schemes, as in euler,heun; by default the trained one.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
@@ -56,6 +64,9 @@ def evaluate(
     """Evaluate the deterministic policy of checkpoints over full episodes of the real simulator, from fixed seeds."""
     if not selectors and not rerun_all:
         raise UserError("name runs or experiments, or give --rerun-all; `flowmbpo runs` lists what there is")
+    counts = _whole_numbers(substeps)
+    if integrator is not None and not counts:
+        raise UserError("--integrator needs --substeps, as in --substeps 1,2,4")
     reader = open_reader(tracking_uri)
     live_runs(tracking_uri)  # marks runs whose process is gone
     known = reader.runs()
@@ -69,10 +80,17 @@ def evaluate(
     from flowmbpo.training.devices import choose_device
     from flowmbpo.training.reevaluation import Reevaluator
 
-    reevaluator = Reevaluator(choose_device(device))
-    rows = _evaluate_all(reader, chosen, reevaluator, episodes, skip_current=rerun_all)
+    if counts:
+        schemes = integrator.split(",") if integrator else []
+        rows = [
+            row for pair in chosen for row in _schemes(reader, *pair, episodes, counts, schemes, choose_device(device))
+        ]
+    else:
+        rows = _evaluate_all(reader, chosen, Reevaluator(choose_device(device)), episodes, skip_current=rerun_all)
     if as_json:
         tables.print_json(rows)
+    elif counts:
+        _print_schemes(rows)
     else:
         _print(rows)
     if any(row["error"] for row in rows):
@@ -148,6 +166,40 @@ def _evaluate_one(
     return _row(run, found, how, metrics)
 
 
+def _whole_numbers(text: str | None) -> list[int]:
+    """`1,2,4` as numbers. Raises UserError."""
+    parts = [] if text is None else text.split(",")
+    if any(not part.strip().isdecimal() or not 1 <= int(part) <= MOST_SUBSTEPS for part in parts):
+        raise UserError(f"--substeps {text}: allowed are whole numbers from 1 to {MOST_SUBSTEPS}, as in 1,2,4,8")
+    return [int(part) for part in parts]
+
+
+def _schemes(
+    reader: Reader,
+    run: RunRecord,
+    found: CheckpointRecord,
+    episodes: int | None,
+    substeps: Sequence[int],
+    integrators: Sequence[str],
+    device: str,
+) -> Iterator[Row]:
+    """One row for each scheme of one checkpoint; a broken checkpoint is one row with its error."""
+    from flowmbpo.runs.files import BrokenFile
+    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+    from flowmbpo.training.evaluator import protocol
+    from flowmbpo.training.schemes import judge_schemes
+
+    seed = run.whole_param("evaluation.seed")
+    how = protocol(DEFAULT_SEED if seed is None else seed, episodes or DEFAULT_EPISODES)
+    try:
+        with checkpoint_folder(reader.store, found) as folder:
+            for judged in judge_schemes(folder, how, substeps, integrators, device):
+                scores = {key.removeprefix("model/"): value for key, value in judged.items() if "eval/" not in key}
+                yield _row(run, found, how, judged) | scores
+    except (BrokenFile, FileNotFoundError) as error:
+        yield _row(run, found, how, {}, error=str(error)) | {"integrator": None, "substeps": None}
+
+
 def _row(
     run: RunRecord,
     found: CheckpointRecord,
@@ -171,6 +223,34 @@ def _row(
         "skipped": skipped,
         "error": error,
     }
+
+
+def _print_schemes(rows: Sequence[Row]) -> None:
+    columns = {
+        "evaluations": "evaluations_per_step",
+        "error, 1 step": "latent_error_1_relative",
+        "error, 16 steps": "latent_error_16_relative",
+        "energy score": "energy_score_relative",
+        "after 16": "energy_score_16_relative",
+        "in 50%": "coverage_50",
+        "in 90%": "coverage_90",
+        "mean R": "mean_reward",
+    }
+    tables.print_table(
+        "One trained model under several schemes; errors and energy scores over those of no change",
+        ["run", "checkpoint", "scheme", *columns, ""],
+        [
+            [
+                f"{row['name']}/seed-{row['seed']}",
+                row["checkpoint"],
+                f"{row['integrator']} {row['substeps']}",
+                *(row.get(key) for key in columns.values()),
+                row["error"] or "",
+            ]
+            for row in rows
+        ],
+        right=[*columns],
+    )
 
 
 def _print(rows: Sequence[Row]) -> None:

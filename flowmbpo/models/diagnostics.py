@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from flowmbpo.models.scores import SAMPLES, coverage, energy_score
+
 if TYPE_CHECKING:
     from flowmbpo.models.world_model import WorldModel
 
@@ -39,6 +41,32 @@ def open_loop_error(
     for h in horizons:
         result[f"latent_error_{h}"] = error[h - 1]
         result[f"latent_error_{h}_relative"] = error[h - 1] / unchanged[h - 1].clamp_min(1e-12)
+    return result
+
+
+@torch.no_grad()
+def distribution_scores(
+    world_model: WorldModel, obs: Tensor, actions: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """How well samples of the model say what came, on held-out sequences: obs `[T + 1, B, O]`, actions `[T, B, A]`.
+
+    Each sequence is sampled `SAMPLES` times, open loop from z_0 = e(o_0). `energy_score` and the coverages are of the
+    first step; `energy_score_relative` and `energy_score_T_relative` are over the score of "nothing changes". The
+    samples of a model without a distribution are all its one prediction.
+    """
+    truth = world_model.encode(obs)
+    drawn = SAMPLES if world_model.dynamics.stochastic else 1
+    z = truth[0].expand(drawn, *truth[0].shape)
+    result = {}
+    for t, action in enumerate(actions.unbind(0), start=1):
+        z = world_model.sample(z, action.expand(drawn, *action.shape), generator)
+        if t in (1, len(actions)):
+            samples = z.expand(SAMPLES, *z.shape[1:])
+            score = energy_score(samples, truth[t])
+            unchanged = (truth[0] - truth[t]).norm(dim=-1).mean() / truth.shape[-1] ** 0.5
+            result["energy_score_relative" if t == 1 else f"energy_score_{t}_relative"] = score / unchanged
+            if t == 1:
+                result |= {"energy_score": score, **coverage(samples, truth[t])}
     return result
 
 

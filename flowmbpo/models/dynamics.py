@@ -43,7 +43,10 @@ def move_on_simplex(z: Tensor, change: Tensor, simnorm_dim: int) -> Tensor:
 
 
 class Dynamics(nn.Module, ABC):
-    """One control step in latent space: two verbs, `next` and `loss`, on any leading batch shape."""
+    """One control step in latent space: `next`, `sample` and `loss`, on any leading batch shape."""
+
+    stochastic = False
+    """Whether the model is a distribution over the next latent, of which `sample` draws."""
 
     evaluations_per_step: int
     """Network evaluations of one call of `next`."""
@@ -56,7 +59,21 @@ class Dynamics(nn.Module, ABC):
 
     @abstractmethod
     def next(self, z: Tensor, action: Tensor) -> Tensor:
-        """Latent after one control step: z `[..., Z]`, action `[..., A]` -> `[..., Z]`, differentiable."""
+        """The best single guess of the latent after one control step: z `[..., Z]`, action `[..., A]` -> `[..., Z]`.
+
+        Differentiable, and without random numbers.
+        """
+
+    def sample(self, z: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw from the distribution of the next latent, differentiable through z and action like `next`.
+
+        `next` itself where the model is no distribution; it then draws no random number.
+        """
+        return self.next(z, action)
+
+    def set_scheme(self, integrator: str, substeps: int) -> None:
+        """Integrate by another scheme from now on; ValueError where nothing is integrated, or not so."""
+        raise ValueError("this model's step is not integrated: it has no substeps")
 
     @abstractmethod
     def loss(

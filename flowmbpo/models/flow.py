@@ -22,10 +22,22 @@ from flowmbpo.models.layers import (
     init_truncated_normal_,
 )
 
-TAU_SAMPLING = ("uniform", "midpoint")
+TAU_SAMPLING = ("uniform", "midpoint", "early")
 
 OBJECTIVES = {"matching": (True, False), "prediction": (False, True), "both": (True, True)}
 """Which losses a flow learns from: that of its velocity on the straight path, that of the integrated end point."""
+
+
+def sample_tau(how: str, action: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One tau per sample of action `[..., A]` -> `[..., 1]`.
+
+    `uniform` on [0, 1); `midpoint` 1/2; `early` 0 for half of them, where a single evaluation asks, else uniform.
+    """
+    shape = (*action.shape[:-1], 1)
+    if how == "midpoint":
+        return action.new_full(shape, 0.5)
+    tau = torch.rand(shape, generator=generator, device=action.device, dtype=action.dtype)
+    return tau if how == "uniform" else (2 * tau - 1).clamp_min(0)
 
 
 class VelocityField(nn.Module):
@@ -121,8 +133,8 @@ class FlowDynamics(Dynamics):
         self.loss_evaluations = float(self.matches)
         if tau_sampling not in TAU_SAMPLING:
             raise ValueError(f"unknown tau_sampling {tau_sampling!r}; allowed: {', '.join(TAU_SAMPLING)}")
-        self.evaluations_per_step = evaluations(integrator, substeps)
-        self.integrator, self.substeps, self.tau_sampling = integrator, substeps, tau_sampling
+        self.tau_sampling = tau_sampling
+        self.set_scheme(integrator, substeps)
         self.velocity = VelocityField(
             latent_dim=latent_dim,
             action_dim=action_dim,
@@ -134,6 +146,11 @@ class FlowDynamics(Dynamics):
             conditions=self.conditions,
             standardize=standardize,
         )
+
+    def set_scheme(self, integrator: str, substeps: int) -> None:
+        """See `Dynamics.set_scheme`."""
+        self.evaluations_per_step = evaluations(integrator, substeps)
+        self.integrator, self.substeps = integrator, substeps
 
     def next(self, z: Tensor, action: Tensor) -> Tensor:
         """See `Dynamics.next`."""
@@ -160,7 +177,7 @@ class FlowDynamics(Dynamics):
         """
         losses = []
         if self.matches:
-            tau = self.sample_tau(action, generator)
+            tau = sample_tau(self.tau_sampling, action, generator)
             velocity = self.velocity(torch.lerp(z, z_target, tau), action, tau, z)
             losses.append(squared_error(velocity, z_target - z))
         if self.learns_from_prediction:
@@ -170,10 +187,3 @@ class FlowDynamics(Dynamics):
     def condition(self, tau: Tensor, step: Tensor) -> Tensor:
         """What the network is told: tau `[..., 1]`, and nothing of the step's length (broadcast to tau)."""
         return tau
-
-    def sample_tau(self, action: Tensor, generator: torch.Generator | None) -> Tensor:
-        """One tau per sample of action `[..., A]` -> `[..., 1]`: uniform on [0, 1), or 1/2."""
-        shape = (*action.shape[:-1], 1)
-        if self.tau_sampling == "midpoint":
-            return action.new_full(shape, 0.5)
-        return torch.rand(shape, generator=generator, device=action.device, dtype=action.dtype)

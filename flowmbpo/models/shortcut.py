@@ -11,13 +11,33 @@ import torch
 from torch import Tensor
 
 from flowmbpo.models.dynamics import squared_error
-from flowmbpo.models.flow import FlowDynamics
+from flowmbpo.models.flow import FlowDynamics, sample_tau
 
 SUBSTEPS = (1, 2, 4)
 """Numbers of steps per control step whose lengths the consistency loss trains."""
 
 CONSISTENCY_SHARE = 4
 """One sample in this many also pays the consistency loss, which needs three evaluations (the paper's share)."""
+
+
+def check_shortcut(integrator: str, substeps: int) -> None:
+    """Raise ValueError for steps whose length a shortcut was not trained for."""
+    if integrator != "euler" or substeps not in SUBSTEPS:
+        raise ValueError(
+            f"a shortcut flow takes 1, 2 or 4 steps of 'euler' per control step, not {substeps} of {integrator!r}"
+        )
+
+
+def sample_steps(action: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+    """tau, a length h and the length that the network is told for h / 2, for action `[..., A]`: `[..., 1]` each.
+
+    h is 1, 1/2 or 1/4 with equal chance, tau one of its multiples below 1. Below the shortest length trained the
+    network is told 0: the instantaneous velocity.
+    """
+    draw = torch.rand((2, *action.shape[:-1], 1), generator=generator, device=action.device, dtype=action.dtype)
+    step = 0.5 ** (3 * draw[0]).floor()
+    tau = (draw[1] / step).floor() * step
+    return tau, step, torch.where(step * max(SUBSTEPS) > 1, step / 2, 0.0)
 
 
 class ShortcutDynamics(FlowDynamics):
@@ -42,10 +62,6 @@ class ShortcutDynamics(FlowDynamics):
         residual: bool,
         standardize: int | None = None,
     ) -> None:
-        if integrator != "euler" or substeps not in SUBSTEPS:
-            raise ValueError(
-                f"a shortcut flow takes 1, 2 or 4 steps of 'euler' per control step, not {substeps} of {integrator!r}"
-            )
         super().__init__(
             latent_dim=latent_dim,
             action_dim=action_dim,
@@ -61,6 +77,11 @@ class ShortcutDynamics(FlowDynamics):
             standardize=standardize,
         )
         self.loss_evaluations += 3.0 / CONSISTENCY_SHARE
+
+    def set_scheme(self, integrator: str, substeps: int) -> None:
+        """See `Dynamics.set_scheme`."""
+        check_shortcut(integrator, substeps)
+        super().set_scheme(integrator, substeps)
 
     def condition(self, tau: Tensor, step: Tensor) -> Tensor:
         """tau and the length of the step `[..., 2]`."""
@@ -79,7 +100,7 @@ class ShortcutDynamics(FlowDynamics):
 
         The share is the first samples of the last batch dimension, weighted up so that the mean is unbiased.
         """
-        tau = self.sample_tau(action, generator)
+        tau = sample_tau(self.tau_sampling, action, generator)
         velocity = self.velocity(torch.lerp(z, z_target, tau), action, self.condition(tau, tau.new_zeros(())), z)
         matching = squared_error(velocity, z_target - z)
 
@@ -93,19 +114,12 @@ class ShortcutDynamics(FlowDynamics):
         return torch.cat((paid, matching[..., share:]), -1)
 
     def consistency(self, z: Tensor, action: Tensor, z_target: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Squared difference between a step of h and two (stop-gradient) steps of h / 2: `[...]`.
-
-        h is 1, 1/2 or 1/4 with equal chance, tau one of its multiples below 1.
-        """
-        shape = (*action.shape[:-1], 1)
-        draw = torch.rand((2, *shape), generator=generator, device=action.device, dtype=action.dtype)
-        step = 0.5 ** (3 * draw[0]).floor()
-        tau = (draw[1] / step).floor() * step
+        """Squared difference between a step of h and two (stop-gradient) steps of h / 2: `[...]`."""
+        tau, step, half_known = sample_steps(action, generator)
+        half = step / 2
         z_tau = torch.lerp(z, z_target, tau)
         with torch.no_grad():
-            half = step / 2
-            known = torch.where(half * 2 * max(SUBSTEPS) > 1, half, 0.0)  # below the shortest: instantaneous
-            first = self.velocity(z_tau, action, self.condition(tau, known), z)
-            second = self.velocity(z_tau + half * first, action, self.condition(tau + half, known), z)
+            first = self.velocity(z_tau, action, self.condition(tau, half_known), z)
+            second = self.velocity(z_tau + half * first, action, self.condition(tau + half, half_known), z)
         whole = self.velocity(z_tau, action, self.condition(tau, step), z)
         return squared_error(whole, (first + second) / 2)

@@ -78,8 +78,12 @@ class WorldModel(nn.Module):
         reward_head: Head,
         continuation_head: Continuation | None = None,
         decoder: Decoder | None = None,
+        teacher_forced: bool = False,
     ) -> None:
+        """`teacher_forced`: the loss is taken at the encoding of every observation, not at the model's own predictions
+        from the first one. A distribution learns so: of a state that it drew itself the real next one is no outcome."""
         super().__init__()
+        self.teacher_forced = teacher_forced
         self.encoder = encoder
         self.simplex_group = encoder.simnorm_dim if isinstance(encoder, Encoder) else None
         """Features per simplex of the latent, None where it is no simplex."""
@@ -95,8 +99,12 @@ class WorldModel(nn.Module):
         return self.encoder(obs)
 
     def next(self, z: Tensor, action: Tensor) -> Tensor:
-        """Latent after one control step: z `[..., Z]`, action `[..., A]` -> `[..., Z]`."""
+        """Best guess of the latent after one control step: z `[..., Z]`, action `[..., A]` -> `[..., Z]`."""
         return self.dynamics.next(z, action)
+
+    def sample(self, z: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A draw of the latent after one control step, where the model is a distribution; else `next`."""
+        return self.dynamics.sample(z, action, generator)
 
     def reward(self, z: Tensor, action: Tensor) -> Tensor:
         """Predicted (scaled) reward of taking `action` in `z`: `[...]`."""
@@ -119,9 +127,18 @@ class WorldModel(nn.Module):
         return states
 
     @property
-    def learns_from_last_state(self) -> bool:
+    def _learns_from_last_state(self) -> bool:
         """Whether the loss looks at the state after a sequence's last action; if not, it is not computed."""
         return self.dynamics.learns_from_prediction or self.decoder is not None
+
+    def evaluations_per_sequence(self, length: int) -> float:
+        """Evaluations of the dynamics network in the loss of a sequence of `length` transitions."""
+        dynamics = self.dynamics
+        if self.teacher_forced:
+            predicted = length * dynamics.learns_from_prediction
+        else:
+            predicted = length if self._learns_from_last_state else length - 1
+        return predicted * dynamics.evaluations_per_step + length * dynamics.loss_evaluations
 
     def loss(
         self,
@@ -135,7 +152,7 @@ class WorldModel(nn.Module):
         terminated: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Autoregressive loss from e(o_0) over sub-sequences of one episode each.
+        """Loss over sub-sequences of one episode each, autoregressive from e(o_0) unless `teacher_forced`.
 
         dynamics_loss = mean_t discount^t l_t, reward_loss = reward_weight mean_t discount^t l^r_t, continuation_loss
         like the reward's, decoder_loss = decoder_weight times the mean over the encoded and all predicted states, each
@@ -148,10 +165,15 @@ class WorldModel(nn.Module):
         with torch.no_grad():
             targets = self.encoder(obs[1:])
         steps = len(actions)
-        states = self._states(self.encoder(obs[0]), actions if self.learns_from_last_state else actions[:-1])
+        following = None
+        if self.teacher_forced:
+            states = list(self.encoder(obs if self.decoder is not None else obs[:-1]).unbind(0))
+        else:
+            states = self._states(self.encoder(obs[0]), actions if self._learns_from_last_state else actions[:-1])
+            if self.dynamics.learns_from_prediction:
+                following = torch.stack(states[1:])
         # Not slices of one tensor: the gradient of each would fill a tensor of that size and add it up.
         latents = torch.stack(states[:steps])
-        following = torch.stack(states[1:]) if self.dynamics.learns_from_prediction else None
         discounts = discount ** torch.arange(steps + 1, device=obs.device, dtype=rewards.dtype)
 
         def discounted_mean(loss_TB: Tensor) -> Tensor:

@@ -39,6 +39,11 @@ def reward(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}"
 
 
+def ratio(value: float | None) -> str:
+    """A number around 1 with three significant digits."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """`[1,100, 1,300]`, or nothing."""
     return "" if low is None or high is None else f"[{reward(low)}, {reward(high)}]"
@@ -130,6 +135,20 @@ RESULTS: tuple[Column, ...] = (
     Column("earlier peak", _earlier),
     Column("published", _published, right=False),
 )
+MODEL: tuple[Column, ...] = (
+    _NAME,
+    *(
+        Column(heading, lambda row, score=score: ratio(row.scores[score]))  # type: ignore[misc]
+        for heading, score in (
+            ("error, 1 step", "latent_error_1_relative"),
+            ("error, 16 steps", "latent_error_16_relative"),
+            ("energy score, 1 step", "energy_score_relative"),
+            ("energy score, 16 steps", "energy_score_16_relative"),
+            ("in 50% interval", "coverage_50"),
+            ("in 90% interval", "coverage_90"),
+        )
+    ),
+)
 COST: tuple[Column, ...] = (
     _NAME,
     Column("world model", _params),
@@ -187,9 +206,15 @@ def _listed(title: str, entries: Sequence[str], most: int = 12) -> list[str]:
     return [f"{title}: {'; '.join(entries[:most])}{more}"]
 
 
+def tables(comparison: Comparison) -> list[tuple[str, tuple[Column, ...]]]:
+    """Titles and columns of a comparison; that of the world models where any of them was measured."""
+    measured = any(value is not None for row in comparison.rows for value in row.scores.values())
+    return [("Results", RESULTS), *([("World model", MODEL)] if measured else []), ("Cost", COST)]
+
+
 def to_markdown(comparison: Comparison) -> str:
     """Tables, verdicts and remarks as Markdown."""
-    parts = [_markdown_table(columns, comparison.rows) for columns in (RESULTS, COST)]
+    parts = [_markdown_table(columns, comparison.rows) for _, columns in tables(comparison)]
     headings, rows = spec_table(comparison)
     if rows:
         parts.append("Spec keys that differ:\n\n" + _pipes(headings, rows, [False] * len(headings)))

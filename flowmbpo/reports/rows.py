@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 TRAINED = EPISODE_REWARD
 EVALUATED = EVALUATED_REWARD
+SCORES = (
+    "latent_error_1_relative",
+    "latent_error_16_relative",
+    "energy_score_relative",
+    "energy_score_16_relative",
+    "coverage_50",
+    "coverage_90",
+)
+"""Figures of the world model at the last evaluation that mean the same for every kind of model (metrics `model/*`)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Row:
     reached: dict[int, int]
     wall_seconds: float | None
     env_steps_per_second: float | None
+    scores: dict[str, float | None]
     params: int | None  # of the world model, which the nominal size is about
     params_total: int | None
     nominal_params: str | None
@@ -90,6 +100,7 @@ class Row:
         flat = asdict(self)
         for key in ("curves", "is_experiment"):
             del flat[key]
+        flat |= flat.pop("scores")
         steps, seconds, reached = flat.pop("steps_to"), flat.pop("seconds_to"), flat.pop("reached")
         for level in THRESHOLDS:
             flat[f"env_steps_to_{level}"] = steps[level]
@@ -153,6 +164,7 @@ def make_row(name: str, runs: Sequence[RunFigures], known: Known | None, is_expe
         reached={level: sum(curve.steps_to.get(level) is not None for curve in curves) for level in THRESHOLDS},
         wall_seconds=statistics.mean(run.run.wall_seconds for run in runs),
         env_steps_per_second=statistics.mean(run.steps_per_second for run in runs),
+        scores={score: statistics.mean(run.run.value(f"model/{score}") for run in runs) for score in SCORES},
         params=counts.world_model if counts else None,
         params_total=counts.total if counts else None,
         nominal_params=known.nominal_params if known else None,

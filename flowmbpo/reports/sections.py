@@ -109,7 +109,7 @@ def collect(
         best=next((row.published for row in comparison.rows if row.published), None),
         questions=[_question(key, group, comparison, places, references) for key, group in groups.items()],
         design=_design([known[name] for name in known if name in members or name in present]),
-        overview=[comparison_table(columns, comparison) for columns in (formats.RESULTS, formats.COST)],
+        overview=[comparison_table(columns, comparison) for _, columns in formats.tables(comparison)],
         curves=_curves(comparison, places, references),
         checkpoints=_checkpoints(comparison, places),
         model=_model(comparison, places, latent),
@@ -152,7 +152,7 @@ def _question(
         cautions.append(f"they differ in {', '.join(shared)}: no effect belongs to one of these alone")
     if absent:
         cautions.append(f"no finished runs of {', '.join(absent)}")
-    tables = [comparison_table(formats.RESULTS, part), comparison_table(formats.COST, part)]
+    tables = [comparison_table(columns, part) for _, columns in formats.tables(part)]
     headings, rows = formats.spec_table(part)
     if rows and len(present) > 1:
         tables.append(Table(headings, rows, [False] * len(headings), "Spec keys that differ"))

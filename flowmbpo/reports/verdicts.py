@@ -1,4 +1,4 @@
-"""Which of two groups of runs is better, with which probability, and whether chance alone would explain it."""
+"""Which of two groups of runs is better, with which probability, and whether there is evidence enough to say so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 from flowmbpo.reports import statistics
 from flowmbpo.reports.rows import EVALUATED, TRAINED, RunFigures
+
+ENOUGH_RUNS = 10
+"""Of each group; three against three differ this much by chance in one case of ten, and single seeds have misled us."""
 
 _ALL_PAIRS = 8  # up to this many groups every pair gets a verdict; beyond, every group against the first
 
@@ -24,8 +27,10 @@ class Verdict:
 
     @property
     def established(self) -> bool:
-        """Whether chance alone is an unlikely explanation."""
-        return self.improvement.p_value < 1 - statistics.CONFIDENCE
+        """Whether the word "better" is allowed: ten runs of each, an interval above 1/2, chance an unlikely reason."""
+        found = self.improvement
+        enough = min(found.seeds) >= ENOUGH_RUNS and found.low is not None and found.low > 0.5
+        return enough and found.p_value < 1 - statistics.CONFIDENCE
 
     def document(self) -> dict[str, Any]:
         return {
@@ -46,14 +51,20 @@ class Verdict:
         counts = f"{found.seeds[0]} and {found.seeds[1]} runs"
         if found.probability == 0.5:
             return f"{self.better} and {self.worse} are equal so far ({counts})"
-        text = f"{self.better} is better than {self.worse} with probability {found.probability:.2f}"
+        if self.established:
+            text = f"{self.better} is better than {self.worse} with probability {found.probability:.2f}"
+        else:
+            text = f"{self.better} was above {self.worse} in {found.probability:.2f} of the pairs of runs"
         if found.low is None or found.high is None:
             return f"{text}, but an interval needs at least two runs of each ({counts})"
         span = f"95% interval {found.low:.2f} to {found.high:.2f}"
         if found.low == found.high == 1.0:  # a bootstrap of separated samples has no width, which is no certainty
             span = "every run above every run"
         text += f" ({span}; {counts}; p = {found.p_value:.2g})"
-        return text if self.established else f"{text}: not established"
+        if self.established:
+            return text
+        few = min(found.seeds) < ENOUGH_RUNS
+        return f"{text}: {f'fewer than {ENOUGH_RUNS} runs of each establish nothing' if few else 'not established'}"
 
 
 def judge_all(runs: Mapping[str, Sequence[RunFigures]]) -> list[Verdict]:

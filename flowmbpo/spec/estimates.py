@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from flowmbpo.spec.parameters import REWARD_BINS, count_parameters
 from flowmbpo.spec.rules import Verdict
-from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec, ResourcesSpec
+from flowmbpo.spec.schema import EnsembleWorldModelSpec, Experiment, FlowWorldModelSpec, ResourcesSpec
 
 STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # velocity evaluations per substep
 
@@ -68,20 +68,26 @@ class _Net:
 def _evaluations_per_step(spec: Experiment) -> int:
     """Evaluations of the dynamics network in one control step."""
     model = spec.world_model
-    return STAGES[model.integrator] * model.substeps if isinstance(model, FlowWorldModelSpec) else 1
+    if isinstance(model, FlowWorldModelSpec):
+        return STAGES[model.integrator] * model.substeps
+    return model.members if isinstance(model, EnsembleWorldModelSpec) else 1
 
 
-def _loss_evaluations(spec: Experiment) -> float:
-    """Evaluations that the dynamics loss adds to those of the step, per transition of a sequence.
+def _evaluations_in_loss(spec: Experiment) -> float:
+    """Evaluations of the dynamics network in an update, per transition of a sequence.
 
-    Matching costs 1, a shortcut 3 more on a quarter of them. Who learns from nothing else does not integrate the last.
+    Matching costs 1, a shortcut 3 more on a quarter of them. Who learns from nothing else does not integrate the last
+    step, nor any where the loss is taken at encoded states.
     """
-    model = spec.world_model
-    if not isinstance(model, FlowWorldModelSpec) or model.objective == "prediction":
-        return 0
-    added = 1.75 if model.velocity == "shortcut" else 1.0
-    spared = model.objective == "matching" and not model.decoder_units
-    return added - spared * _evaluations_per_step(spec) / spec.train.sequence_length
+    model, per_step = spec.world_model, _evaluations_per_step(spec)
+    matching, predicting = 0.0, True
+    if isinstance(model, FlowWorldModelSpec):
+        matching = 0.0 if model.objective == "prediction" else 1.75 if model.velocity == "shortcut" else 1.0
+        predicting = model.objective != "matching"
+    if model.loss_states == "encoded":
+        return matching + predicting * per_step
+    spared = not predicting and not model.decoder_units
+    return matching + per_step - spared * per_step / spec.train.sequence_length
 
 
 def estimate(spec: Experiment) -> Estimate:
@@ -90,7 +96,8 @@ def estimate(spec: Experiment) -> Estimate:
     is_flow = isinstance(model, FlowWorldModelSpec)
     latent, action = model.latent_dim, env.action_dim
     encoder = _Net([env.observation_dim, *model.encoder_units, latent] if model.encoder == "mlp" else [latent])
-    dynamics = _Net([latent + action + is_flow, *model.units, latent])
+    noise = latent if isinstance(model, FlowWorldModelSpec) and model.source == "noise" else 0
+    dynamics = _Net([latent + action + is_flow + noise, *model.units, latent])
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1
     reward = _Net([latent + action, *(model.reward_units or model.units), bins])
     goes_on = _Net([latent + action, *model.continuation_units, 1] if model.continuation_units else [0])
@@ -104,7 +111,7 @@ def estimate(spec: Experiment) -> Estimate:
     rollouts = spec.actor.imagined_batch_size if from_visited else train.num_envs
     imagined = rollouts * train.horizon  # rows of one actor update
     fitted = train.wm_batch_size * train.sequence_length  # rows of one world-model update
-    learnt = evaluations + _loss_evaluations(spec)
+    learnt = _evaluations_in_loss(spec)
 
     # Backward passes cost twice the forward, or once where weights are frozen.
     frozen = dynamics.flop * evaluations + reward.flop + goes_on.flop + critic.ensemble * value.flop / train.horizon

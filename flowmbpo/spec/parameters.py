@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec
+from flowmbpo.spec.schema import EnsembleWorldModelSpec, Experiment, FlowWorldModelSpec, GaussianWorldModelSpec
 
 REWARD_BINS = 101
 
@@ -60,10 +60,15 @@ def count_parameters(spec: Experiment) -> ParameterCounts:
     dynamics = normed([joint, *model.units, latent])
     if isinstance(model, FlowWorldModelSpec):
         inputs = 2 if model.velocity == "shortcut" else 1  # tau, and the length of the step
+        inputs += latent * (model.source == "noise")  # where the path is, beside where it began
         dynamics += inputs * model.units[0]
     linear_velocity = isinstance(model, FlowWorldModelSpec) and model.velocity == "linear"
     if model.encoder != "mlp" or linear_velocity or model.step == "logit_residual":
         dynamics -= 2 * latent  # the last layer has no LayerNorm: it ends on no simplex, or is a change of one
+    if isinstance(model, GaussianWorldModelSpec):
+        dynamics += linear(model.units[-1], latent)
+    if isinstance(model, EnsembleWorldModelSpec):
+        dynamics *= model.members
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1
     reward_units = model.reward_units or model.units
     reward = normed([joint, *reward_units]) + linear(reward_units[-1], bins)

@@ -164,16 +164,19 @@ def _logit_residual_flow(v: Values) -> Iterator[Verdict]:
 
 def _trained_as_long_as_used(v: Values) -> Iterator[Verdict]:
     key, sequence = _sequence_length(v)
-    if v["world_model.encoder"] == "mlp" and sequence < v["train.horizon"]:
-        yield Verdict(
-            key,
-            f"is {sequence}, but the policy imagines train.horizon = {v['train.horizon']} steps: a latent model that "
-            "is used for longer than it was trained drifts off (at the 5M size, trained on 4 steps, its error after 16 "
-            "was 15 to 40 times that of predicting no change, and the policy fell; trained on 16 it was 0.06)",
-            f"use {v['train.horizon']}, or remove the key",
-            severity="warning",
-            also=("train.horizon",),
-        )
+    encoded = v["world_model.loss_states"] == "encoded"
+    if v["world_model.encoder"] != "mlp" or (sequence >= v["train.horizon"] and not encoded):
+        return
+    steps = '"encoded", which trains single steps' if encoded else str(sequence)
+    yield Verdict(
+        "world_model.loss_states" if encoded else key,
+        f"is {steps}, but the policy imagines train.horizon = {v['train.horizon']} steps: a latent model that "
+        "is used for longer than it was trained drifts off (at the 5M size, trained on 4 steps, its error after 16 "
+        "was 15 to 40 times that of predicting no change, and the policy fell; trained on 16 it was 0.06)",
+        'use encoder = "observation"' if encoded else f"use {v['train.horizon']}, or remove the key",
+        severity="warning",
+        also=("train.horizon",),
+    )
 
 
 def _objective(v: Values) -> Iterator[Verdict]:
@@ -195,12 +198,57 @@ def _objective(v: Values) -> Iterator[Verdict]:
 
 
 def _end_point(v: Values) -> Iterator[Verdict]:
+    if v["world_model.source"] == "noise":
+        return
     if v["world_model.encoder"] == "observation" and v["world_model.velocity"] != "linear":
         yield Verdict(
             "world_model.velocity",
             'must be "linear" where world_model.encoder = "observation": an end point needs a latent on the simplex',
             'use velocity = "linear"',
             also=("world_model.encoder",),
+        )
+
+
+def _noise_source(v: Values) -> Iterator[Verdict]:
+    if v["world_model.source"] != "noise":
+        return
+    allowed: dict[str, tuple[tuple[str, ...], str]] = {
+        "velocity": (("endpoint", "shortcut"), "the velocity follows from the predicted end point"),
+        "tau_sampling": (("uniform", "early"), "a path from noise is integrated through every tau"),
+        "objective": (("matching",), "the integrated prediction of one noise is no estimate of the mean"),
+    }
+    for key, (words, reason) in allowed.items():
+        if v[f"world_model.{key}"] not in words:
+            choices = " or ".join(f'"{word}"' for word in words)
+            yield Verdict(
+                f"world_model.{key}",
+                f'must be {choices} where world_model.source = "noise": {reason}',
+                f'use {key} = "{words[0]}"',
+                also=("world_model.source",),
+            )
+
+
+def _distribution_states(v: Values) -> Iterator[Verdict]:
+    kind = v["world_model.kind"]
+    distribution = kind in ("gaussian", "ensemble") or (kind == "flow" and v["world_model.source"] == "noise")
+    if distribution and v["world_model.loss_states"] != "encoded":
+        yield Verdict(
+            "world_model.loss_states",
+            'must be "encoded" where the world model is a distribution: what came next is no outcome of a state that '
+            "the model drew itself, and the spread would be learnt twice",
+            'use loss_states = "encoded"',
+            also=("world_model.kind",),
+        )
+
+
+def _gaussian_latent(v: Values) -> Iterator[Verdict]:
+    if v["world_model.kind"] == "gaussian" and v["world_model.encoder"] != "observation":
+        yield Verdict(
+            "world_model.encoder",
+            'must be "observation" where world_model.kind = "gaussian": Gaussian noise leaves the simplices of a '
+            "learned latent",
+            'use encoder = "observation", or a flow with source = "noise"',
+            also=("world_model.kind",),
         )
 
 
@@ -417,6 +465,9 @@ RULES: tuple[Rule, ...] = (
     _trained_as_long_as_used,
     _objective,
     _end_point,
+    _noise_source,
+    _distribution_states,
+    _gaussian_latent,
     _shortcut_steps,
     _visited_states,
     _euler_substeps,

@@ -156,6 +156,11 @@ class _WorldModelBase(Section):
         description="how a network reaches the next point on the simplices: SimNorm(output), as published, or "
         "SimNorm(log z + output), which starts as the identity; the step of an observation is a residual anyway",
     )
+    loss_states: Literal["predicted", "encoded"] = Field(
+        "predicted",
+        description="where the loss is taken: at the model's own predictions from the first observation, or at "
+        "the encoding of each observation, as a distribution needs it",
+    )
     activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
     simnorm_dim: Annotated[int, Field(ge=2, le=1024)] = Field(8, description="features per group of SimNorm")
     task_dim: Annotated[int, Field(ge=0, le=4096)] = Field(
@@ -171,13 +176,33 @@ class MLPWorldModelSpec(_WorldModelBase):
     kind: Literal["mlp"] = "mlp"
 
 
+class GaussianWorldModelSpec(_WorldModelBase):
+    """z' ~ N(z + f(z, a), diag sigma(z, a)^2), on observations."""
+
+    kind: Literal["gaussian"] = "gaussian"
+
+
+class EnsembleWorldModelSpec(_WorldModelBase):
+    """MLPs that differ in their initial weights; a sample is the prediction of one of them."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    members: Annotated[int, Field(ge=2, le=64)] = Field(5, description="MLPs")
+
+
 class FlowWorldModelSpec(_WorldModelBase):
     """z' by integrating a velocity field v(z, a, tau) from tau = 0 to 1."""
 
     kind: Literal["flow"] = "flow"
+    source: Literal["state", "noise"] = Field(
+        "state",
+        description="where the integration starts: at the present latent, which gives one prediction, or at Gaussian "
+        "noise around it, which gives samples of a distribution",
+    )
     integrator: Literal["euler", "heun", "rk4"] = Field(description="ODE scheme of one control step")
     substeps: Annotated[int, Field(ge=1, le=64)] = Field(description="integration steps per control step")
-    tau_sampling: Literal["uniform", "midpoint"] = Field("uniform", description="tau of the matching loss")
+    tau_sampling: Literal["uniform", "midpoint", "early"] = Field(
+        "uniform", description="tau of the matching loss; early: 0 for every other sample, where one evaluation asks"
+    )
     velocity: Literal["linear", "endpoint", "shortcut"] = Field(
         "endpoint",
         description="what the network outputs: the velocity itself, the end point on the simplex, or the end point "
@@ -190,7 +215,10 @@ class FlowWorldModelSpec(_WorldModelBase):
     )
 
 
-WorldModelSpec = Annotated[MLPWorldModelSpec | FlowWorldModelSpec, Field(discriminator="kind")]
+WorldModelSpec = Annotated[
+    MLPWorldModelSpec | FlowWorldModelSpec | GaussianWorldModelSpec | EnsembleWorldModelSpec,
+    Field(discriminator="kind"),
+]
 
 
 # --- policy, value, learning -----------------------------------------------------------------------------------------

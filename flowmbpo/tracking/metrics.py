@@ -22,6 +22,7 @@ EVALUATED_REWARD = "eval/mean_reward"
 # What a `{placeholder}` in a name of the table stands for.
 PLACEHOLDERS = {
     "steps": r"[1-9]\d*",
+    "percent": r"[1-9]\d",
     "phase": r"[a-z]+(?:_[a-z]+)*",
     "part": r"(?:actor|critic|world_model)",
     "gpu": r"\d+",
@@ -60,7 +61,8 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "train/dynamics_loss",
         "–",
-        "(1/H) Σ γ^t ‖ẑ_{t+1} − sg(e(o_{t+1}))‖²; for a flow the matching loss ‖v(z_τ, a, τ) − (z_tgt − z_s)‖²",
+        "(1/H) Σ γ^t ‖ẑ_{t+1} − sg(e(o_{t+1}))‖²; for a flow the matching loss ‖v(z_τ, a, τ) − (z_tgt − z_s)‖², for a "
+        "Gaussian the negative log-likelihood: not comparable between kinds of model (model/* is)",
         "lower",
         "algorithm",
     ),
@@ -147,7 +149,8 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "model/latent_error_{steps}",
         "–",
-        "mean squared error of the latent after that many open-loop steps, against the encoded real observation, on "
+        "mean squared error of the latent after that many open-loop steps (of `next`, the model's best guess without "
+        "noise), against the encoded real observation, on "
         "the evaluation's episodes, which are never trained on",
         "lower",
         "algorithm",
@@ -157,6 +160,36 @@ CATALOGUE: tuple[Metric, ...] = (
         "–",
         "the same over the error of saying that nothing changes: comparable between models with other latents",
         "lower",
+        "algorithm",
+    ),
+    Metric(
+        "model/energy_score",
+        "–",
+        "E‖X − y‖ − E‖X − X'‖/2 of the next latent y and 19 samples X of the model (of one without a distribution: its "
+        "prediction), on the evaluation's episodes; divided by √Z; smallest for the true distribution",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "model/energy_score_relative",
+        "–",
+        "the same over the score of saying that nothing changes: comparable between models with other latents",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "model/energy_score_{steps}_relative",
+        "–",
+        "the same after that many open-loop steps of each sample",
+        "lower",
+        "algorithm",
+    ),
+    Metric(
+        "model/coverage_{percent}",
+        "–",
+        "share of the next latent's features inside the central interval of that many percent of the 19 samples: that "
+        "many percent for a calibrated spread, less for one that is too narrow, 0 without a distribution",
+        "",
         "algorithm",
     ),
     Metric(
@@ -267,8 +300,8 @@ def as_markdown() -> str:
         "",
         "Every metric that a run writes. The MLflow step is the number of real environment steps taken so far.",
         "R is the undiscounted sum of the environment's rewards over one episode. ↑ more is better, ↓ less is better.",
-        "`{steps}`, `{phase}`, `{part}` and `{gpu}` stand for a number of control steps, a phase of the epoch,",
-        "`actor`, `critic` or `world_model`, and the index of a GPU.",
+        "`{steps}`, `{percent}`, `{phase}`, `{part}` and `{gpu}` stand for a number of control steps, a nominal share,",
+        "a phase of the epoch, `actor`, `critic` or `world_model`, and the index of a GPU.",
         "",
         "This file is `python -m flowmbpo.tracking.metrics > docs/metrics.md`; a test compares the two.",
     ]

@@ -15,14 +15,24 @@ from flowmbpo.algorithms.pwm import PWM
 from flowmbpo.envs import make_env
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
+from flowmbpo.models.distributions import EnsembleDynamics, GaussianDynamics
 from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
+from flowmbpo.models.noise_flow import NoiseFlowDynamics
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 from flowmbpo.runs.checkpoint import Checkpoint
 from flowmbpo.runs.files import BrokenFile
-from flowmbpo.spec.schema import ActorSpec, CriticSpec, EnvSpec, Experiment, FlowWorldModelSpec, WorldModelSpec
+from flowmbpo.spec.schema import (
+    ActorSpec,
+    CriticSpec,
+    EnvSpec,
+    Experiment,
+    FlowWorldModelSpec,
+    GaussianWorldModelSpec,
+    WorldModelSpec,
+)
 from flowmbpo.training.devices import reuse_freed_memory
 from flowmbpo.training.episodes import EpisodeRecorder
 from flowmbpo.training.evaluator import Evaluator
@@ -52,11 +62,14 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     env = EpisodeRecorder(build_env(experiment.env, experiment.train.num_envs, seeds.environment, device))
     algorithm = build_algorithm(experiment, env, torch.Generator(device).manual_seed(seeds.algorithm))
     evaluation = experiment.evaluation
-    held_out = HeldOut.of(
-        env, steps=min(env.episode_length, MEASURED_STEPS), episodes=min(evaluation.episodes, MEASURED_EPISODES)
-    )
     evaluator = build_evaluator(experiment, evaluation.episodes, evaluation.seed, device)
-    return Built(env, algorithm, evaluator, held_out)
+    return Built(env, algorithm, evaluator, build_held_out(env, evaluation.episodes))
+
+
+def build_held_out(env: Any, episodes: int) -> HeldOut:
+    """Where what an evaluation of so many episodes meets is kept, or the first of it."""
+    steps = min(env.episode_length, MEASURED_STEPS)
+    return HeldOut.of(env, steps=steps, episodes=min(episodes, MEASURED_EPISODES))
 
 
 def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator) -> PWM:
@@ -95,7 +108,6 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
         "activation": spec.activation,
         "standardize": standardized_groups(spec),
     }
-    dynamics_sizes = {**sizes, "units": spec.units, "simnorm_dim": spec.simnorm_dim if learned else None}
     encoder: nn.Module = nn.Identity()
     if learned:
         encoder = Encoder(
@@ -105,22 +117,7 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
             simnorm_dim=spec.simnorm_dim,
             activation=spec.activation,
         )
-    residual = spec.step == "logit_residual"
-    dynamics: Dynamics
-    if isinstance(spec, FlowWorldModelSpec):
-        flow: dict[str, Any] = {
-            **dynamics_sizes,
-            "residual": residual,
-            "integrator": spec.integrator,
-            "substeps": spec.substeps,
-            "tau_sampling": spec.tau_sampling,
-        }
-        if spec.velocity == "shortcut":
-            dynamics = ShortcutDynamics(**flow)
-        else:
-            dynamics = FlowDynamics(**flow, velocity=spec.velocity, objective=spec.objective)
-    else:
-        dynamics = MLPDynamics(**dynamics_sizes, residual=residual or not learned)
+    dynamics = build_dynamics(spec, action_dim)
     reward_head = ScalarReward if spec.reward_head == "scalar" else TwoHotReward
     continuation = Continuation(**sizes, units=spec.continuation_units) if spec.continuation_units else None
     return WorldModel(
@@ -129,7 +126,33 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
         reward_head=reward_head(**sizes, units=spec.reward_units or spec.units),
         continuation_head=continuation,
         decoder=build_decoder(spec, obs_dim) if spec.decoder_units else None,
+        teacher_forced=spec.loss_states == "encoded",
     )
+
+
+def build_dynamics(spec: WorldModelSpec, action_dim: int) -> Dynamics:
+    """One control step in latent space, of the kind that is asked for."""
+    learned = spec.encoder == "mlp"
+    sizes: dict[str, Any] = {
+        "latent_dim": spec.latent_dim,
+        "action_dim": action_dim,
+        "units": spec.units,
+        "activation": spec.activation,
+    }
+    if isinstance(spec, GaussianWorldModelSpec):
+        return GaussianDynamics(**sizes)
+    sizes |= {"simnorm_dim": spec.simnorm_dim if learned else None, "standardize": standardized_groups(spec)}
+    residual = spec.step == "logit_residual"
+    if not isinstance(spec, FlowWorldModelSpec):
+        sizes["residual"] = residual or not learned  # an observation's step is always a change
+        return EnsembleDynamics(**sizes, members=spec.members) if spec.kind == "ensemble" else MLPDynamics(**sizes)
+    sizes |= {"integrator": spec.integrator, "substeps": spec.substeps, "tau_sampling": spec.tau_sampling}
+    shortcut = spec.velocity == "shortcut"
+    if spec.source == "noise":
+        return NoiseFlowDynamics(**sizes, residual=residual or not learned, shortcut=shortcut)
+    if shortcut:
+        return ShortcutDynamics(**sizes, residual=residual)
+    return FlowDynamics(**sizes, residual=residual, velocity=spec.velocity, objective=spec.objective)
 
 
 def build_decoder(spec: WorldModelSpec, obs_dim: int) -> Decoder:
@@ -184,6 +207,11 @@ def experiment_of(found: Checkpoint) -> Experiment:
 
 def load_policy(found: Checkpoint, device: str) -> DeterministicPolicy:
     """The deterministic policy of a deployable checkpoint. Raises BrokenFile when networks and weights do not fit."""
+    return load_learner(found, device).policy()
+
+
+def load_learner(found: Checkpoint, device: str) -> PWM:
+    """Everything that a deployable checkpoint knows, to act and to be measured with. Raises BrokenFile as above."""
     experiment = experiment_of(found)
     # One environment and the smallest replay: the algorithm is built to act, not to learn.
     horizon = experiment.train.sequence_length
@@ -199,4 +227,4 @@ def load_policy(found: Checkpoint, device: str) -> DeterministicPolicy:
         algorithm.load_deployable_state(found.load(device))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise BrokenFile(f"{found.path}: its weights do not fit its networks ({error})") from error
-    return algorithm.policy()
+    return algorithm

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowmbpo.models.diagnostics import simplex_distance
 from flowmbpo.models.dynamics import Dynamics, MLPDynamics, move_on_simplex
+from flowmbpo.models.flow import sample_tau
 from flowmbpo.models.integrators import INTEGRATORS
 from flowmbpo.models.shortcut import ShortcutDynamics
 
@@ -177,7 +178,7 @@ def test_shortcut_consistency_is_paid_by_a_share_without_bias_and_moves_no_laten
     z, target, action = on_simplex(8, 32).requires_grad_(), on_simplex(8, 32), torch.randn(8, 3)
     generator = torch.Generator().manual_seed(2)
     loss = dynamics.loss(z, action, target, generator=torch.Generator().manual_seed(2))
-    tau = dynamics.sample_tau(action, generator)
+    tau = sample_tau("uniform", action, generator)
     velocity = dynamics.velocity(torch.lerp(z, target, tau), action, torch.cat((tau, 0 * tau), 1), z)
     matching = (velocity - target + z).square().mean(-1)
     extra = dynamics.consistency(z[:2].detach(), action[:2], target[:2], generator)
@@ -209,15 +210,18 @@ def test_the_matching_loss_is_computed_on_the_straight_line() -> None:
     torch.testing.assert_close(dynamics.loss(z, action, target), (velocity - target + z).pow(2).mean(-1))
 
 
-def test_tau_is_uniform_or_one_half() -> None:
+def test_tau_is_uniform_or_one_half_or_early() -> None:
     action = torch.zeros(20_000, 3)
-    uniform = flow("linear").sample_tau(action, torch.Generator().manual_seed(0))
+    uniform = sample_tau("uniform", action, torch.Generator().manual_seed(0))
     assert uniform.shape == (20_000, 1)
     assert 0 <= uniform.min() < 0.001
     assert 0.999 < uniform.max() < 1
     assert uniform.std().item() == pytest.approx(12**-0.5, rel=0.02)
-    midpoint = flow("linear", tau_sampling="midpoint").sample_tau(action, None)
-    assert torch.equal(midpoint, torch.full((20_000, 1), 0.5))
+    assert torch.equal(sample_tau("midpoint", action, None), torch.full((20_000, 1), 0.5))
+    early = sample_tau("early", action, torch.Generator().manual_seed(0))
+    assert (early == 0).float().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert early[early > 0].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert early.max() < 1
 
 
 def observation_dynamics(*, residual: bool) -> MLPDynamics:

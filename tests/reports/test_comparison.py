@@ -9,7 +9,8 @@ import pytest
 from synthetic import STEPS
 
 from flowmbpo.errors import UserError
-from flowmbpo.reports import compare
+from flowmbpo.reports import compare, statistics
+from flowmbpo.reports.verdicts import Verdict
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.run_tracker import flatten
@@ -109,18 +110,33 @@ def test_the_verdict_names_the_better_one_first(store, registry):
     assert (verdict.better, verdict.worse, verdict.metric) == (FLOW, BASELINE, "eval/mean_reward")
     assert verdict.improvement.probability == 1.0
     assert not verdict.established  # three against three: chance alone does that in 1 of 10
-    assert "probability 1.00" in str(verdict)
+    assert "was above 5M-baseline in 1.00 of the pairs" in str(verdict)
     assert "p = 0.1" in str(verdict)
+    assert "better" not in str(verdict)
 
 
 def test_without_evaluations_the_end_of_training_decides(store, registry):
-    for seed in range(4):
-        store.run(BASELINE, seed, [5.0 + seed])
+    for seed in range(10):
+        store.run(BASELINE, seed, [20.0 + seed])
         store.run(FLOW, seed, [1.0 + seed], evaluations={0: 9.0} if seed else None)
     (verdict,) = compare([BASELINE, FLOW], tracking_uri=store.uri, registry=registry).verdicts
     assert (verdict.better, verdict.established) == (BASELINE, True)
     assert verdict.metric.startswith("train/episode_reward")
-    assert verdict.improvement.p_value == pytest.approx(2 / 70)
+    assert verdict.improvement.p_value == pytest.approx(
+        1.8e-4, rel=0.02
+    )  # normal approximation: SciPy is exact up to eight runs
+    assert str(verdict).startswith(f"{BASELINE} is better than {FLOW}")
+
+
+@pytest.mark.parametrize(
+    ("runs", "ahead", "word"),
+    [(9, 20.0, "fewer than 10 runs of each establish nothing"), (10, 2.0, "not established"), (10, 20.0, "is better")],
+)
+def test_the_word_better_needs_ten_runs_and_an_interval_without_one_half(runs, ahead, word):
+    a, b = [ahead + run for run in range(runs)], [1.0 + run for run in range(runs)]
+    verdict = Verdict("a", "b", "eval/mean_reward", statistics.improvement(a, b))
+    assert word in str(verdict)
+    assert ("better" in str(verdict)) == verdict.established == (word == "is better")
 
 
 def test_one_seed_each_gets_no_interval(store, registry):

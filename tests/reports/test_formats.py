@@ -26,7 +26,7 @@ Spec keys that differ:
 | world_model.kind | mlp | flow |
 | world_model.substeps | – | 4 |
 
-- 48M-flow-v2 is better than 5M-baseline with probability 1.00, but an interval needs at least two runs of each (1 and 2 runs)
+- 48M-flow-v2 was above 5M-baseline in 1.00 of the pairs of runs, but an interval needs at least two runs of each (1 and 2 runs)
 - verdicts are by train/episode_reward (mean of the last 100 points)
 - runs that collapsed, final below 0.3 of the peak: 5M-baseline (2 of 2)
 - one seed only, and an interval needs at least two, a sound one about ten: 48M-flow-v2
