@@ -20,7 +20,7 @@ from flowmbpo.tracking.metrics import EPISODE_REWARD, check_names
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.records import ORIGIN_TAG, RunRecord
-from flowmbpo.tracking.store import Store
+from flowmbpo.tracking.store import Store, resolve_store
 
 ENV_STEPS, SECONDS = "env_steps", "seconds"
 _UNKNOWN_START = 946_684_800  # 2000-01-01: when a run began whose log has no clock
@@ -149,7 +149,7 @@ def _interpolated(known: list[tuple[int, float]], step: int) -> float:
 
 def read_store(uri: str, run: str | None) -> ForeignLog:
     """One run of another program's MLflow store. Raises UserError when it is not clear which."""
-    store = Store(uri)
+    store = resolve_store(uri)
     client = open_client(store, write=False)
     with translated(store):
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]

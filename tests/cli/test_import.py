@@ -109,6 +109,8 @@ def test_mlflow_store_of_another_program(flowmbpo, here, empty_database):
         client.log_metric(ids[1], "return", 3.0 * step, timestamp=1000 * step + 5000, step=step)
     command = ["import", "sqlite:///other.db", "--as", "theirs", "--map", f"{R}=return"]
     assert "name one with --run" in flowmbpo(*command).err
+    assert flowmbpo("import", "sqlite:///missing.db", "--as", "x").code == 2
+    assert not (here / "missing.db").exists()
     assert flowmbpo(*command, "--run", ids[1][:8]).code == 0
     assert curve() == [(0, 0, 0), (1, 1, 3), (2, 2, 6)]
 
