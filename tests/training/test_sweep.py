@@ -13,13 +13,13 @@ SPACE = """
 "train.wm_updates" = { choices = [1, 2] }
 "actor.units" = { choices = [[8], [4, 4]] }
 """
-COMMAND = ["sweep", "small", "--space", "space.toml", "--seeds", 1, "--epochs", 10, "--device", "cpu"]
+COMMAND = ["sweep", "small", "--space", "space.toml", "--seeds", 1, "--epochs", 3, "--device", "cpu"]
 
 
 def test_a_killed_search_goes_on(work):
     (work.folder / "space.toml").write_text(SPACE)
     first = work.start(*COMMAND, "--trials", 6)
-    work.until(lambda: "trial 3 of 6" in first.text, first)
+    work.until(lambda: "trial 2 of 6" in first.text, first)
     first.send(signal.SIGKILL)
     first.wait()
     work.run(*COMMAND, "--trials", 6, "--json")
