@@ -4,13 +4,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint lock
+.PHONY: quickstart test check lint lock
 
 quickstart: $(VENV)/.installed
 	$(BIN)/flowmbpo run quickstart
 
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+# What a commit should pass: lint, types, and the tests that need no training, no server and no other process.
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile tests/spec tests/models tests/runs tests/algorithms tests/reports/test_statistics.py tests/test_docs.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -7,6 +7,7 @@ published PWM) encodes one observation in `horizon` and acts on the model's own 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ class DeterministicPolicy:
         """Forget earlier episodes. (`num_envs` belongs to the protocol; any batch size works.)"""
         self._steps = 0
         self._z = None
+
+    @torch.no_grad()
+    def __call__(self, obs: Any) -> Tensor:
+        """Actions `[B, A]` in (-1, 1) for observations `[B, O]` (a tensor, an array or lists), each encoded anew."""
+        raw = torch.as_tensor(obs, dtype=torch.float32, device=self.reward_scale.device)
+        return self.actor.mean_action(self.encode(raw))
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,136 @@
+"""The tool from Python, for notebooks: the same experiments, checks and errors as on the command line.
+
+`import flowmbpo` loads none of this; the first use of one of its names does. Results are pandas tables with the columns
+of the command's `--json`. A user's mistake raises UserError (`RegistryError` lists all of a registry), work that
+failed WorkFailed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowmbpo.errors import WorkFailed
+from flowmbpo.runs import checkpoint
+from flowmbpo.runs.files import BrokenFile
+from flowmbpo.spec.registry import Registry, load_registry
+from flowmbpo.tracking.reader import open_reader, select_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flowmbpo.algorithms.policy import DeterministicPolicy
+    from flowmbpo.training.progress import Progress, Watcher
+
+log = logging.getLogger("flowmbpo")
+
+
+def run(
+    names: str | Sequence[str],
+    *,
+    seeds: Sequence[int] = (0,),
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    device: str = "auto",
+    epochs: int | None = None,
+    time_limit: float | None = None,
+    registry: Path | str | None = None,
+    tracking_uri: str | None = None,
+    watcher: Watcher | None = None,
+) -> pd.DataFrame:
+    """Train experiments, one after the other; a row per run.
+
+    `overrides` are keys of the spec with their values (`{"train.horizon": 16}`), `time_limit` is in seconds per run,
+    `watcher` follows the progress (default: warnings go to the log). After a signal the remaining runs do not start.
+    """
+    import pandas as pd
+
+    from flowmbpo.cli.finishing import PICTURES
+    from flowmbpo.training import session
+
+    known = _registry(registry)
+    chosen = [known.resolve(name, overrides).spec for name in dict.fromkeys(_listed(names))]
+    options = session.RunOptions(device, _uri(tracking_uri), epochs, time_limit, PICTURES)
+    given = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    results: list[dict[str, Any]] = []
+    for experiment in chosen:
+        for seed in seeds:
+            result = session.train(experiment, seed, options, watcher or _LogWatcher(), given)
+            results.append(result.document())
+            if result.exit_code > 2:
+                return pd.DataFrame(results)
+    return pd.DataFrame(results)
+
+
+def runs(*, tracking_uri: str | None = None) -> pd.DataFrame:
+    """All runs of the store, newest first."""
+    import pandas as pd
+
+    from flowmbpo.cli.runs import document, read_and_mark
+
+    return pd.DataFrame([document(found) for found in read_and_mark(open_reader(_uri(tracking_uri)))])
+
+
+def compare(
+    selectors: str | Sequence[str], *, registry: Path | str | None = None, tracking_uri: str | None = None
+) -> pd.DataFrame:
+    """Experiments (all their finished runs) or single runs side by side; docs/comparing.md defines every column."""
+    import pandas as pd
+
+    from flowmbpo.reports import compare as compare_runs
+
+    comparison = compare_runs(_listed(selectors), tracking_uri=_uri(tracking_uri), registry=_registry(registry))
+    return pd.DataFrame(comparison.document()["rows"])
+
+
+def load_policy(
+    selector: str, *, checkpoint_name: str = "best", device: str = "cpu", tracking_uri: str | None = None
+) -> DeterministicPolicy:
+    """The policy of a run (id or its beginning, NAME/seed-N, or an experiment's newest): observations `[N, O]` in,
+    actions `[N, A]` in [-1, 1] out. `checkpoint_name` is best, last or an epoch."""
+    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+    from flowmbpo.training import builder
+    from flowmbpo.training.devices import choose_device
+
+    reader = open_reader(_uri(tracking_uri))
+    chosen = select_run(reader.runs(), selector)
+    found = checkpoint.select(reader.checkpoints([chosen]), checkpoint_name)[-1]
+    try:
+        with checkpoint_folder(reader.store, found) as folder:
+            return builder.load_policy(checkpoint.verify(folder, "checkpoint"), choose_device(device))
+    except (BrokenFile, FileNotFoundError) as error:
+        raise WorkFailed(f"{chosen.run_name} {found.name}: {error}") from error
+
+
+class _LogWatcher:
+    """Shows nothing, and logs what a person would be told."""
+
+    def started(self, run_id: str, name: str, seed: int) -> None:
+        log.info("%s/seed-%d: run %s started", name, seed, run_id)
+
+    def progress(self, progress: Progress) -> None:
+        log.info("epoch %d of %d", progress.epoch, progress.max_epochs)
+
+    def phase(self, text: str) -> None:
+        log.info("%s", text)
+
+    def message(self, text: str, warning: bool = False) -> None:
+        log.log(logging.WARNING if warning else logging.INFO, "%s", text)
+
+    def ended(self) -> None:
+        pass
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _uri(given: str | None) -> str | None:
+    return given or os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def _registry(given: Path | str | None) -> Registry:
+    path = given or os.environ.get("FLOWMBPO_REGISTRY")
+    return load_registry(Path(path) if path else None)
