@@ -38,7 +38,7 @@ def test_what_readme_shows(here):
 
 
 def test_mistakes_are_exceptions(here):
-    with pytest.raises(UserError, match="did you mean 'pointmass'"):
+    with pytest.raises(UserError, match="Did you mean `pointmass`"):
         flowmbpo.run("pointmas")
     with pytest.raises(RegistryError):
         flowmbpo.run("pointmass", overrides={"train.horizon": -1})
@@ -52,4 +52,4 @@ def test_importing_the_package_loads_nothing():
         "import sys, flowmbpo; print(len([m for m in sys.modules if m.startswith('flowmbpo')]), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "flowmbpo\n"
+    assert done.stdout == "1 False\n"
