@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
+from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.spec.estimates import estimate
 from flowmbpo.spec.parameters import count_parameters
 from flowmbpo.spec.registry import load_registry
@@ -20,7 +22,8 @@ def size(module: nn.Module | None) -> int:
 
 def compare(spec):
     env = spec.env
-    model = build_world_model(spec.world_model, env.observation_dim, env.action_dim)
+    observations = ObservationNormalizer(env.observation_dim, torch.device("cpu"), enabled=True, limit=8.0)
+    model = build_world_model(spec, observations, Scale("none", torch.device("cpu")))
     counts = count_parameters(spec)
     built = {
         "encoder": size(model.encoder),
@@ -28,8 +31,8 @@ def compare(spec):
         "reward": size(model.reward_head),
         "continuation": size(model.continuation_head),
         "decoder": size(model.decoder),
-        "actor": size(build_actor(spec.actor, spec.world_model, env.action_dim)),
-        "critics": size(build_critic(spec.critic, spec.world_model)),
+        "actor": size(build_actor(spec, env.action_dim)),
+        "critics": size(build_critic(spec)),
         "world_model": size(model) - size(model.continuation_head) - size(model.decoder),
     }
     assert built == {part: count for part, count in counts.as_dict().items() if part != "total"}

@@ -54,8 +54,8 @@ class Experience:
 class Collector:
     """Steps the environment; keeps the epoch's experience, the replay and the observations to act on next."""
 
-    def __init__(self, env: Env, *, horizon: int, replay_capacity: int) -> None:
-        """Resets `env`."""
+    def __init__(self, env: Env, *, horizon: int, replay_capacity: int, replays: bool) -> None:
+        """Resets `env`. Where nobody `replays`, nothing is written to the replay, which is half of a small epoch."""
         self.env = env
         self.horizon = horizon
         sizes: dict[str, Any] = {
@@ -66,13 +66,15 @@ class Collector:
         }
         self.experience = Experience(horizon=horizon, **sizes)
         self.replay = Replay(capacity=replay_capacity, **sizes)
+        self._replays = replays
         self.obs = env.reset().clone()
 
     def step(self, t: int, actions: Tensor) -> Tensor:
         """Take step `t` of the epoch; returns (a copy of) which episodes ended with it `[N]`, bool."""
         step = self.env.step(actions)
         self.experience.record(t, self.obs, actions, step)
-        self.replay.add(self.obs, actions, step)
+        if self._replays:
+            self.replay.add(self.obs, actions, step)
         self.obs.copy_(step.obs)
         return self.experience.ended[t].clone()
 

@@ -25,6 +25,7 @@ class Transitions:
 
     latents `[T, B, Z]` are the states acted on, next_latents `[T, B, Z]` those that follow them, before any reset.
     rewards, continues `[T, B]`, rewards in scaled units. ended `[T, B]` marks where a *real* episode ended.
+    exploration: how the actions came about, for who differentiates an imagined rollout.
     """
 
     latents: Tensor
@@ -32,6 +33,32 @@ class Transitions:
     rewards: Tensor
     continues: Tensor
     ended: Tensor | None = None
+    exploration: Exploration | None = None
+
+
+class Exploration:
+    """What makes the actions of a rollout differ from the policy's mean: action_t = tanh(mu(z_t) + offsets_t).
+
+    offsets `[T, B, A]` are sigma times standard normal noise, and zeros whose gradient is that with respect to mu(z_t).
+    From it follows the gradient of the policy's weights, for all steps in one batch (`through_policy`): the rollout
+    itself then needs none of them.
+    """
+
+    def __init__(self, actor: Actor, steps: int, z: Tensor, generator: torch.Generator) -> None:
+        """For rollouts from z `[B, Z]`."""
+        sigma = actor.std
+        self.noise = torch.randn(steps, len(z), len(sigma), generator=generator, device=z.device)
+        self._zeros = torch.zeros_like(self.noise, requires_grad=torch.is_grad_enabled())
+        self.offsets = torch.addcmul(self._zeros, self.noise, sigma)
+
+    def through_policy(self, loss: Tensor, actor: Actor, latents: Tensor) -> Tensor:
+        """A scalar with the gradient of `loss` with respect to the actor's weights; latents `[T, B, Z]`.
+
+        Not finite where the loss or its gradient is not.
+        """
+        (sensitivity,) = torch.autograd.grad(loss, self._zeros)
+        u = torch.addcmul(actor.mean_before_tanh(latents.detach()), self.noise, actor.std)
+        return (u * sensitivity).sum() + 0.0 * loss.detach()
 
 
 Step = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -53,12 +80,14 @@ def imagine(
     (Dreamer, SHAC); otherwise it counts only what the actions do, as in `imagine_alongside`.
     """
     steps: list[Step] = []
-    for _ in range(horizon):
-        action = actor.sample(z if reacting else z.detach(), generator)
-        z_next = world_model.sample(z, action, generator)
-        steps.append((z, z_next, world_model.reward(z, action), world_model.continuation(z, action)))
+    exploration = Exploration(actor, horizon, z, generator)
+    for offset in exploration.offsets.unbind(0):
+        action = (actor.mean_before_tanh(z if reacting else z.detach()) + offset).tanh()
+        z_next, reward, continues = world_model.step(z, action, generator)
+        steps.append((z, z_next, reward, continues))
         z = z_next
-    return _stack(steps)
+    latents, next_latents, rewards, continues = (torch.stack(parts) for parts in zip(*steps, strict=True))
+    return Transitions(latents, next_latents, rewards, continues, exploration=exploration)
 
 
 def imagine_alongside(
@@ -67,31 +96,38 @@ def imagine_alongside(
     collector: Collector,
     encode: Callable[[Tensor], Tensor],
     generator: torch.Generator,
+    *,
+    reacting: bool = False,
 ) -> Transitions:
-    """The published form: model and reality step side by side with the same actions, for the collector's horizon.
+    """Model and reality step side by side with the same actions, for the collector's horizon.
 
-    The actor sees the model's latent, detached, so that its gradient counts what the actions do and not how the policy
-    will react. Where the real episode ends, the latent restarts from the encoding of the next one's observation.
-    `continues` is the real one.
+    In the published form the actor sees the model's latent detached, so that its gradient counts what the actions do
+    and not how the policy will react; `reacting` as of `imagine`. Where the real episode ends, the latent restarts from
+    the encoding of the next one's observation. `continues` is the real one.
     """
-    steps: list[Step] = []
+    latents, next_latents, actions = [], [], []
     with torch.no_grad():
         z = encode(collector.obs)
-    for t in range(collector.horizon):
-        action = actor.sample(z.detach(), generator)
+    exploration = Exploration(actor, collector.horizon, z, generator)
+    for t, offset in enumerate(exploration.offsets.unbind(0)):
+        action = (actor.mean_before_tanh(z if reacting else z.detach()) + offset).tanh()
         z_next = world_model.sample(z, action, generator)
         ended = collector.step(t, action.detach())
-        goes_on = 1.0 - collector.experience.terminated[t].float()
-        steps.append((z, z_next, world_model.reward(z, action), goes_on))
+        latents.append(z)
+        next_latents.append(z_next)
+        actions.append(action)
         with torch.no_grad():
             restarted = encode(collector.obs)
         z = torch.where(ended.unsqueeze(-1), restarted, z_next)
-    return _stack(steps, collector.experience.ended.clone())
-
-
-def _stack(steps: list[Step], ended: Tensor | None = None) -> Transitions:
-    latents, next_latents, rewards, continues = (torch.stack(parts) for parts in zip(*steps, strict=True))
-    return Transitions(latents, next_latents, rewards, continues, ended)
+    stacked = torch.stack(latents)
+    return Transitions(
+        stacked,
+        torch.stack(next_latents),
+        world_model.reward(stacked, torch.stack(actions)),
+        collector.experience.continues,
+        collector.experience.ended.clone(),
+        exploration,
+    )
 
 
 def encoded(experience: Experience, encode: Callable[[Tensor], Tensor], scale: Scale) -> Transitions:

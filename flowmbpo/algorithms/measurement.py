@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms import gradient_truth
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.imagination import imagine, values_at_segment_ends
 from flowmbpo.algorithms.optimization import frozen
@@ -48,7 +49,19 @@ def measure(learner: PWM, held_out: HeldOut) -> dict[str, Tensor]:
     noise = torch.Generator(learner.device).manual_seed(1)
     scores = distribution_scores(learner.world_model, obs, batch.actions, noise)
     metrics |= {f"model/{name}": value for name, value in scores.items()}
-    if learner.world_model_updates:
+    longer = held_out.sample(gradient_truth.STATES, max(gradient_truth.HORIZONS) + 1, generator)
+    if learner.truth is not None and longer is not None:
+        found = gradient_truth.measure_truth(
+            learner.world_model,
+            learner.truth,
+            (learner.encode(longer.obs[0]), longer.obs[0]),
+            longer.actions,
+            reward_scale=learner.reward_scale.value,
+            gamma=learner.train.gamma,
+            generator=generator,
+        )
+        metrics |= {f"model/{name}": value for name, value in found.items()}
+    if learner.model_is_trained:
         metrics["train/actor_gradient_snr"] = _actor_gradient_snr(learner, batch.obs[0], generator)
     return metrics
 

@@ -6,6 +6,7 @@ than nothing, and falling (which ends the episode at value 0) becomes the better
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -52,13 +53,13 @@ class RunningMoments:
 
 
 class ObservationNormalizer:
-    """o -> (o - mean) / std per feature, within +-`LIMIT`; the identity when switched off."""
+    """o -> (o - mean) / std per feature, within +-`limit`; the identity when switched off."""
 
-    LIMIT = 8.0
     MIN_STD = 0.01  # a feature that hardly moves is not blown up to noise
 
-    def __init__(self, obs_dim: int, device: torch.device, *, enabled: bool) -> None:
+    def __init__(self, obs_dim: int, device: torch.device, *, enabled: bool, limit: float) -> None:
         self.enabled = enabled
+        self.limit = limit
         self.moments = RunningMoments((obs_dim,), device)
         self._refresh()
 
@@ -72,7 +73,12 @@ class ObservationNormalizer:
         """`[..., O]` -> `[..., O]`."""
         if not self.enabled:
             return obs.clone()  # never the environment's own buffer, which changes with its next step
-        return torch.sub(obs, self._mean).mul_(self._inverse_std).clamp_(-self.LIMIT, self.LIMIT)
+        z = torch.sub(obs, self._mean).mul_(self._inverse_std)
+        return z.clamp_(-self.limit, self.limit) if math.isfinite(self.limit) else z
+
+    def undo(self, z: Tensor) -> Tensor:
+        """The inverse, of what was within the limit: `[..., O]` -> `[..., O]`."""
+        return torch.addcmul(self._mean, z, self._std) if self.enabled else z
 
     def state_dict(self) -> dict[str, Any]:
         return self.moments.state_dict()
@@ -83,7 +89,8 @@ class ObservationNormalizer:
 
     def _refresh(self) -> None:
         self._mean = self.moments.mean.float()
-        self._inverse_std = self.moments.std.clamp_min(self.MIN_STD).reciprocal()
+        self._std = self.moments.std.clamp_min(self.MIN_STD)
+        self._inverse_std = self._std.reciprocal()
 
 
 class Scale:

@@ -40,15 +40,15 @@ class GuardedAdam:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if len(gradients) < len(self.parameters):
             raise ValueError(f"{len(self.parameters) - len(gradients)} parameters have no part in the loss")
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm).detach()
-        bad = ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
-        self._steps += ~bad
-        self.refused += bad
-        self._apply(gradients, bad)
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            bad = ~torch.isfinite(norm + loss)
+            self._steps += ~bad
+            self.refused += bad
+            self._apply(gradients, bad, (norm / self.grad_norm).clamp_min(1.0))
         return norm
 
-    @torch.no_grad()
-    def _apply(self, gradients: list[Tensor], refused: Tensor) -> None:
+    def _apply(self, gradients: list[Tensor], refused: Tensor, divisor: Tensor) -> None:
         torch._fused_adam_(
             self.parameters,
             gradients,
@@ -64,6 +64,7 @@ class GuardedAdam:
             amsgrad=False,
             maximize=False,
             found_inf=refused.float(),
+            grad_scale=divisor,
         )
 
     def state_dict(self) -> dict[str, Any]:

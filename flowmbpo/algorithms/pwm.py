@@ -73,12 +73,16 @@ class PWM:
         train: TrainSpec,
         actor_spec: ActorSpec,
         critic_spec: CriticSpec,
+        observations: ObservationNormalizer,
+        reward_scale: Scale,
+        truth: WorldModel | None,
         generator: torch.Generator,
         recorded: HeldOut | None = None,
     ) -> None:
         """Resets `env`. `generator`, on the environment's device, feeds every random number drawn here.
 
         `recorded`: transitions for `train.pretrain`, needed iff that is set.
+        `truth`, where there is one, is the simulator on raw observations and rewards, for measurements only.
         """
         self.world_model, self.actor, self.critic = world_model, actor, critic
         self.train, self.actor_spec, self.critic_spec = train, actor_spec, critic_spec
@@ -86,10 +90,17 @@ class PWM:
         self.device = env.device
         self.env_steps_per_epoch = train.horizon * env.num_envs
         self.average_actor = copy.deepcopy(actor).requires_grad_(False)
+        moving = critic_spec.target_decay > 0.0
+        self.target_critic = copy.deepcopy(critic).requires_grad_(False) if moving else critic
 
-        self.collector = Collector(env, horizon=train.horizon, replay_capacity=train.replay_capacity)
-        self.observations = ObservationNormalizer(env.obs_dim, self.device, enabled=train.normalize_observations)
-        self.reward_scale = Scale(train.reward_scaling, self.device)
+        self.collector = Collector(
+            env,
+            horizon=train.horizon,
+            replay_capacity=train.replay_capacity,
+            replays=self.learns_model or train.imagination == "from_visited",
+        )
+        self.observations, self.reward_scale = observations, reward_scale
+        self.truth = truth
         self.return_scale = Scale("running_std", self.device)
         self.value_targets = RunningMoments((), self.device)
 
@@ -99,12 +110,15 @@ class PWM:
         self.optimizers = {
             "actor": optimizer(actor, actor_spec.learning_rate, train.adam_betas, actor_spec.grad_norm),
             "critic": optimizer(critic, critic_spec.learning_rate, train.adam_betas, critic_spec.grad_norm),
-            "world_model": optimizer(world_model, train.wm_learning_rate, train.wm_adam_betas, train.wm_grad_norm),
         }
+        if self.learns_model:
+            self.optimizers["world_model"] = optimizer(
+                world_model, train.wm_learning_rate, train.wm_adam_betas, train.wm_grad_norm
+            )
         self._bad_steps = torch.zeros((), dtype=torch.long, device=self.device)
         self.epoch = 0
         self.world_model_updates = 0
-        self._caught_up = False  # whether the many first updates of the world model have begun
+        self._caught_up = not self.learns_model  # whether the many first updates of the world model have begun
         self.recorded = recorded
         self._pretrain_left = train.pretrain.updates if train.pretrain else 0
         self.tick: Callable[[int, int], bool] = lambda done, total: True
@@ -145,19 +159,27 @@ class PWM:
         return {"environment": self._bad_steps, **{name: o.refused for name, o in self.optimizers.items()}}
 
     @property
+    def learns_model(self) -> bool:
+        """Whether the world model has anything to learn; the simulator has not."""
+        return any(True for _ in self.world_model.parameters())
+
+    @property
     def reacting(self) -> bool:
         """Whether the actor's gradient includes how the policy will react to the states that its actions lead to."""
-        return self.train.imagination == "from_visited"
+        return self.train.imagination == "from_visited" or self.actor_spec.reacts
 
     @property
     def rollouts_per_actor_update(self) -> int:
-        return self.actor_spec.imagined_batch_size if self.reacting else self.train.num_envs
+        alongside = self.train.imagination == "alongside"
+        return self.train.num_envs if alongside else self.actor_spec.imagined_batch_size
 
     @property
     def dynamics_evaluations(self) -> int:
         """Evaluations of the dynamics network per epoch, one per state: what flows with more substeps pay for."""
         train = self.train
         imagined = self.actor_spec.updates * self.rollouts_per_actor_update * train.horizon
+        if not self.learns_model:
+            return round(imagined * self.world_model.dynamics.evaluations_per_step)
         per_sequence = self.world_model.evaluations_per_sequence(train.sequence_length)
         replayed = train.wm_updates * train.wm_batch_size * per_sequence
         return round(imagined * self.world_model.dynamics.evaluations_per_step + replayed)
@@ -172,7 +194,7 @@ class PWM:
         }
 
     @property
-    def _model_is_trained(self) -> bool:
+    def model_is_trained(self) -> bool:
         """Before its many first updates the model has no gradient worth following: actor and critic rest."""
         return self._caught_up
 
@@ -181,9 +203,9 @@ class PWM:
     def rollout(self) -> Statistics:
         """`horizon` real steps of every environment, and beside them the imagined ones where imagination runs so."""
         if self.train.imagination == "alongside":
-            with frozen(self.world_model, self.critic), self._autocast():
+            with frozen(self.world_model, self.critic, self.actor), self._autocast():
                 self._imagined = imagine_alongside(
-                    self.world_model, self.actor, self.collector, self.encode, self.generator
+                    self.world_model, self.actor, self.collector, self.encode, self.generator, reacting=self.reacting
                 )
         else:
             with torch.no_grad():
@@ -210,7 +232,8 @@ class PWM:
         """
         if self.train.regression == "centered":
             self.world_model.reward_offset.copy_(self.reward_scale.center)
-            self.critic.offset.copy_(self.value_targets.mean)
+            for critic in (self.critic, self.target_critic):
+                critic.offset.copy_(self.value_targets.mean)
 
     def encode(self, obs: Tensor) -> Tensor:
         """Latent of a raw observation: `[..., O]` -> `[..., Z]`."""
@@ -220,7 +243,7 @@ class PWM:
 
     def update_actor(self) -> Statistics:
         """Ascend the imagined returns."""
-        if not self._model_is_trained:
+        if not self.model_is_trained:
             return {}
         for _ in range(self.actor_spec.updates):
             if self.train.imagination == "from_visited":
@@ -235,7 +258,7 @@ class PWM:
         obs = self.collector.replay.sample_recent(spec.imagined_batch_size, spec.recent_steps, self.generator)
         with torch.no_grad():
             z = self.encode(obs)
-        with frozen(self.world_model, self.critic), self._autocast():
+        with frozen(self.world_model, self.critic, self.actor), self._autocast():
             return imagine(self.world_model, self.actor, z, horizon=self.train.horizon, generator=self.generator)
 
     def _improve_actor(self, imagined: Transitions) -> Statistics:
@@ -243,13 +266,16 @@ class PWM:
             returns = segment_returns(
                 imagined.rewards,
                 imagined.continues,
-                values_at_segment_ends(self.critic, imagined),
+                values_at_segment_ends(self.target_critic, imagined),
                 gamma=self.train.gamma,
                 ended=imagined.ended,
             )
         self.return_scale.update(returns)
         loss = -self.return_scale(returns).mean()
-        norm = self.optimizers["actor"].step(loss)
+        assert imagined.exploration is not None
+        with self._autocast():
+            through_policy = imagined.exploration.through_policy(loss, self.actor, imagined.latents)
+        norm = self.optimizers["actor"].step(through_policy)
         return {
             "train/actor_loss": loss.detach(),
             "train/actor_gradient_norm": norm,
@@ -260,7 +286,7 @@ class PWM:
 
     def update_critic(self) -> Statistics:
         """Regress the values on what this epoch's states turned out to be worth, really or in imagination."""
-        if not self._model_is_trained:
+        if not self.model_is_trained:
             return {}
         if self.critic_spec.targets == "real":
             with torch.no_grad():
@@ -268,11 +294,13 @@ class PWM:
         else:
             assert self._imagined is not None
             seen = self._imagined
-        targets = value_targets(self.critic, seen, gamma=self.train.gamma, td_lambda=self.train.td_lambda)
+        targets = value_targets(self.target_critic, seen, gamma=self.train.gamma, td_lambda=self.train.td_lambda)
         self.value_targets.update(targets)
         self._center_regression()
         return fit_values(
             self.critic,
+            self.target_critic,
+            self.critic_spec.target_decay,
             self.optimizers["critic"],
             seen.latents,
             targets,
@@ -312,6 +340,8 @@ class PWM:
         """
         self._imagined = None  # its graph ends here
         warming_up = self.epoch + 1 < self.train.warmup_epochs
+        if not self.learns_model:
+            return {}
         if not self.unfinished and (warming_up or self.collector.replay.starts(self.train.sequence_length).empty):
             return {}
         count = self.train.wm_updates
@@ -386,7 +416,8 @@ class PWM:
         self.world_model.load_state_dict(state["world_model"])
         for actor in (self.actor, self.average_actor):
             actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])
+        for critic in (self.critic, self.target_critic):
+            critic.load_state_dict(state["critic"])
         self.observations.load_state_dict(state["observations"])
         self.reward_scale.load_state_dict(state["reward_scale"])
         if "value_targets" in state:  # not in those of 0.1.0
@@ -398,6 +429,7 @@ class PWM:
         return {
             **self.deployable_state(),
             "training_actor": self.actor.state_dict(),
+            "target_critic": self.target_critic.state_dict(),
             "return_scale": self.return_scale.state_dict(),
             "collector": self.collector.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -414,6 +446,7 @@ class PWM:
         """Continue where `state_dict` was taken; load the environment's state too, in either order."""
         self.load_deployable_state(state)
         self.actor.load_state_dict(state["training_actor"])
+        self.target_critic.load_state_dict(state["target_critic"])
         self.return_scale.load_state_dict(state["return_scale"])
         self.collector.load_state_dict(state["collector"])
         for name, optimizer in self.optimizers.items():

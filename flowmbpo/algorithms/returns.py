@@ -21,18 +21,14 @@ def segment_returns(
     is the discount times the probability of having survived until then. `next_values` counts only where a segment
     ends; elsewhere it may hold anything finite. All inputs `[T, B]`; returns `[B]`, differentiable.
     """
-    total = torch.zeros_like(rewards[0])
-    weight = torch.ones_like(total)
-    last = len(rewards) - 1
-    for t in range(last + 1):
-        total = total + weight * rewards[t]
-        weight = weight * continues[t] * gamma
-        if t == last:
-            total = total + weight * next_values[t]
-        elif ended is not None:
-            total = total + torch.where(ended[t], weight * next_values[t], 0.0)
-            weight = torch.where(ended[t], 1.0, weight)
-    return total
+    weights, closing = [torch.ones_like(rewards[0])], []
+    for t, goes_on in enumerate((continues * gamma).unbind(0)):
+        after = weights[t] * goes_on
+        last = t == len(rewards) - 1
+        closes = ended[t] if ended is not None else torch.zeros_like(after, dtype=torch.bool)
+        closing.append(after if last else torch.where(closes, after, 0.0))
+        weights.append(torch.where(closes, 1.0, after))
+    return (torch.stack(weights[:-1]) * rewards).sum(0) + (torch.stack(closing) * next_values).sum(0)
 
 
 @torch.no_grad()

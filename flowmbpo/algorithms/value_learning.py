@@ -11,6 +11,7 @@ from torch import Tensor
 from flowmbpo.algorithms.imagination import Transitions
 from flowmbpo.algorithms.optimization import GuardedAdam
 from flowmbpo.algorithms.returns import td_lambda as td_lambda_targets
+from flowmbpo.models.averaging import update_average_
 from flowmbpo.models.critic import Critic
 
 
@@ -29,6 +30,8 @@ def value_targets(critic: Critic, seen: Transitions, *, gamma: float, td_lambda:
 
 def fit_values(
     critic: Critic,
+    target: Critic,
+    target_decay: float,
     optimizer: GuardedAdam,
     latents: Tensor,
     targets: Tensor,
@@ -40,8 +43,8 @@ def fit_values(
 ) -> dict[str, Tensor]:
     """Mean squared error of every member, `passes` times over all latents `[T, B, Z]` in `minibatches` random parts.
 
-    targets: `[T, B]`, computed once, before the first step. `precision` gives the context of the forward passes.
-    Returns statistics by metric name.
+    targets: `[T, B]`, computed once, before the first step. The ensemble `target`, where it is another one, follows
+    `critic` after every pass. `precision` gives the context of the forward passes. Returns statistics by metric name.
     """
     latents, targets = latents.detach().flatten(0, 1), targets.flatten()
     size = -(-len(targets) // minibatches)
@@ -52,6 +55,8 @@ def fit_values(
                 loss = (critic.values(latents[chosen]) - targets[chosen]).square().mean(1).sum()
             norms.append(optimizer.step(loss))
             losses.append(loss.detach())
+        if target is not critic:
+            update_average_(target, critic, 1.0 - target_decay)
     return {
         "train/value_loss": torch.stack(losses).mean() / critic.ensemble,
         "train/value_mean": targets.mean(),

@@ -30,6 +30,8 @@ from flowmbpo.physics.tracing import Graph, Segment
 Layout = Literal["coordinates", "observation"]
 _RATES = slice(RATES - HEIGHT, RATES - HEIGHT + ant.NUM_ACTIONS)  # of the observation
 _OBS = int(task.OBS_DIM)
+_UPRIGHT = int(task.UPRIGHT - HEIGHT)
+FALLEN_HEIGHT = float(task.FALLEN_HEIGHT)  # m
 _MIN_GROUPS_PER_THREAD = 4
 
 
@@ -68,6 +70,19 @@ def simulate(given: Tensor, layout: Layout, interval: int) -> Tensor:
     """
     result: Tensor = _Simulate.apply(given, layout, interval)
     return result
+
+
+def reward_of(obs: Tensor) -> Tensor:
+    """The reward `[...]` that is paid for a step from this observation `[..., 37]`; differentiable."""
+    return (obs * _reward_weights(obs.device)).sum(-1) - FALLEN_HEIGHT
+
+
+@functools.cache
+def _reward_weights(device: torch.device) -> Tensor:
+    weights = torch.zeros(_OBS)
+    weights[[0, VELOCITY - HEIGHT, _UPRIGHT + 1]] = 1.0
+    weights[_UPRIGHT] = float(task.UPRIGHT_WEIGHT)
+    return weights.to(device)
 
 
 class _Simulate(torch.autograd.Function):

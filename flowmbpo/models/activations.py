@@ -103,7 +103,7 @@ class _GroupSoftmax(torch.autograd.Function):
         return torch.addcmul(gy, y, gy.sum(-1, keepdim=True), value=-1).flatten(-2), None
 
 
-ACTIVATIONS: dict[str, Activation] = {"mish": mish, "silu": F.silu}
+ACTIVATIONS: dict[str, Activation] = {"mish": mish, "silu": F.silu, "elu": F.elu}
 
 
 def find_activation(name: str) -> Activation:

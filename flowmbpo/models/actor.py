@@ -88,6 +88,11 @@ class Actor(nn.Module):
         """The deterministic policy tanh(mu): z `[..., Z]` -> `[..., A]`."""
         return self.mean_before_tanh(z).tanh()
 
+    @property
+    def std(self) -> Tensor:
+        """sigma of each action `[A]`."""
+        return self.log_std.exp()
+
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A reparametrised action: z `[..., Z]` -> `[..., A]` in (-1, 1)."""
         return self._sample_before_tanh(z, generator)[0].tanh()
@@ -110,7 +115,7 @@ class Actor(nn.Module):
     def _sample_before_tanh(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         mean = self.mean_before_tanh(z)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return torch.addcmul(mean, noise, self.log_std.exp()), noise
+        return torch.addcmul(mean, noise, self.std), noise
 
     def _log_density(self, u: Tensor, noise: Tensor) -> Tensor:
         gaussian = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)

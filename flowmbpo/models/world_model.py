@@ -66,6 +66,7 @@ class WorldModel(nn.Module):
     """Encoder, dynamics, reward head and (optional) continuation head and decoder, trained together.
 
     `encoder` is an `Encoder`, or `nn.Identity()` where the latent is the observation itself (normalised by the caller).
+    Without a reward head a subclass must know the reward.
     """
 
     reward_offset: Tensor
@@ -75,7 +76,7 @@ class WorldModel(nn.Module):
         *,
         encoder: nn.Module,
         dynamics: Dynamics,
-        reward_head: Head,
+        reward_head: Head | None,
         continuation_head: Continuation | None = None,
         decoder: Decoder | None = None,
         teacher_forced: bool = False,
@@ -108,6 +109,7 @@ class WorldModel(nn.Module):
 
     def reward(self, z: Tensor, action: Tensor) -> Tensor:
         """Predicted (scaled) reward of taking `action` in `z`: `[...]`."""
+        assert self.reward_head is not None
         return self.reward_head(z, action) + self.reward_offset
 
     def continuation(self, z: Tensor, action: Tensor) -> Tensor:
@@ -116,6 +118,12 @@ class WorldModel(nn.Module):
             return z.new_ones(z.shape[:-1])
         return self.continuation_head(z, action)
 
+    def step(
+        self, z: Tensor, action: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`sample`, `reward` and `continuation` at once."""
+        return self.sample(z, action, generator), self.reward(z, action), self.continuation(z, action)
+
     def unroll(self, z: Tensor, actions_TBA: Tensor) -> Tensor:
         """Open-loop latents z_1 ... z_T from z_0 `[B, Z]` under given actions: `[T, B, Z]`."""
         return torch.stack(self._states(z, actions_TBA)[1:])
@@ -123,7 +131,7 @@ class WorldModel(nn.Module):
     def _states(self, z: Tensor, actions_TBA: Tensor) -> list[Tensor]:
         states = [z]
         for action in actions_TBA.unbind(0):
-            states.append(self.dynamics.next(states[-1], action))
+            states.append(self.next(states[-1], action))
         return states
 
     @property
@@ -162,6 +170,7 @@ class WorldModel(nn.Module):
         terminated: `[T, B]`, true where the transition ended the episode; needed iff there is a continuation head.
         Returns the total and its detached parts, with `reward_correlation` (predicted with real) beside them.
         """
+        assert self.reward_head is not None
         with torch.no_grad():
             targets = self.encoder(obs[1:])
         steps = len(actions)

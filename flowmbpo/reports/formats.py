@@ -44,6 +44,11 @@ def ratio(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
+def fraction(value: float | None) -> str:
+    """A cosine or a correlation with two decimals."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """`[1,100, 1,300]`, or nothing."""
     return "" if low is None or high is None else f"[{reward(low)}, {reward(high)}]"
@@ -131,6 +136,7 @@ RESULTS: tuple[Column, ...] = (
     Column("final R", lambda row: reward(row.final_reward)),
     Column("last 100", lambda row: reward(row.last100_reward)),
     Column("final/peak", _stability, right=False),
+    Column("gradient", lambda row: fraction(row.gradient_cosine)),
     Column("expected", lambda row: expectation(row.expected), right=False),
     Column("earlier peak", _earlier),
     Column("published", _published, right=False),

@@ -20,6 +20,7 @@ from flowmbpo.reports.known import known_experiments
 from flowmbpo.reports.sections import CORRELATION, GpuHours, Page, collect, gpu_hours_table
 from flowmbpo.runs.files import atomic_file
 from flowmbpo.spec.registry import Registry
+from flowmbpo.tracking.metrics import GRADIENT_COSINE
 from flowmbpo.tracking.reader import Reader, open_reader
 
 _LATENT_ERROR = re.compile(r"model/latent_error_(\d+)")
@@ -48,7 +49,8 @@ def build_report(
         )
     errors = sorted({int(m[1]) for run in records for key in run.metrics if (m := _LATENT_ERROR.fullmatch(key))})
     latent = {horizon: f"model/latent_error_{horizon}" for horizon in errors}
-    comparison = compare(chosen, tracking_uri=source, registry=registry, curves=[CORRELATION, *latent.values()])
+    curves = [CORRELATION, GRADIENT_COSINE, *latent.values()]
+    comparison = compare(chosen, tracking_uri=source, registry=registry, curves=curves)
     page = collect(comparison, known, registry, store=str(source.store), latent=latent, everything=not names)
     if hours := {name: hours for name, hours in (gpu_hours or {}).items() if name in chosen}:
         page = replace(page, overview=[*page.overview, gpu_hours_table(hours)])

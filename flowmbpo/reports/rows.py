@@ -15,7 +15,7 @@ import numpy as np
 from flowmbpo.reports import statistics
 from flowmbpo.reports.known import Known, params_of
 from flowmbpo.reports.statistics import THRESHOLDS, CurveSummary
-from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EVALUATED_REWARD
+from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EVALUATED_REWARD, GRADIENT_COSINE
 from flowmbpo.tracking.records import RunRecord
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Row:
     eval_high: float | None
     eval_runs: int
     eval_last_reward: float | None
+    gradient_cosine: float | None  # of the newest evaluation, over 16 steps
     stability: float | None
     stability_verdict: str | None
     collapsed: int
@@ -154,6 +155,7 @@ def make_row(name: str, runs: Sequence[RunFigures], known: Known | None, is_expe
         eval_high=evaluated.high,
         eval_runs=evaluated.n,
         eval_last_reward=statistics.mean(run.evaluated_last for run in runs),
+        gradient_cosine=statistics.mean(run.run.value(GRADIENT_COSINE) for run in runs),
         stability=stability,
         stability_verdict=statistics.verdict(stability),
         collapsed=sum(statistics.verdict(curve.stability) == "collapsed" for curve in curves),

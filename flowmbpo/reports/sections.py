@@ -21,6 +21,7 @@ from flowmbpo.reports.rows import EVALUATED, TRAINED, Row
 from flowmbpo.spec.groups import Group
 from flowmbpo.spec.references import PublishedReference
 from flowmbpo.spec.registry import Registry
+from flowmbpo.tracking.metrics import GRADIENT_COSINE
 
 CORRELATION = "train/reward_correlation"
 GpuHours = Mapping[str, tuple[float, float]]  # by experiment: asked for, used
@@ -223,6 +224,15 @@ def _model(comparison: Comparison, places: Mapping[str, int], latent: Mapping[in
             Picture(
                 to_svg(figure, "correlation", "Correlation of predicted and real reward"),
                 "Correlation of predicted and real reward on real steps. Near 0 the policy has nothing to follow.",
+            )
+        )
+    if series := plots.series_of(comparison, GRADIENT_COSINE, places=places):
+        figure = plots.curves_figure(series, label="cosine", thresholds=False)
+        pictures.append(
+            Picture(
+                to_svg(figure, "gradient", "Cosine between the model's gradient and the simulator's"),
+                "How true the gradient is that the policy follows: cosine between the model's and the simulator's "
+                "gradient of 16 steps' return with respect to the actions. 1 is the true direction, 0 says nothing.",
             )
         )
     for horizon, metric in latent.items():

@@ -13,7 +13,13 @@ from dataclasses import asdict, dataclass
 
 from flowmbpo.spec.parameters import REWARD_BINS, count_parameters
 from flowmbpo.spec.rules import Verdict
-from flowmbpo.spec.schema import EnsembleWorldModelSpec, Experiment, FlowWorldModelSpec, ResourcesSpec
+from flowmbpo.spec.schema import (
+    EnsembleWorldModelSpec,
+    Experiment,
+    FlowWorldModelSpec,
+    ResourcesSpec,
+    SimulatorWorldModelSpec,
+)
 
 STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # velocity evaluations per substep
 
@@ -80,6 +86,8 @@ def _evaluations_in_loss(spec: Experiment) -> float:
     step, nor any where the loss is taken at encoded states.
     """
     model, per_step = spec.world_model, _evaluations_per_step(spec)
+    if isinstance(model, SimulatorWorldModelSpec):
+        return 0.0
     matching, predicting = 0.0, True
     if isinstance(model, FlowWorldModelSpec):
         matching = 0.0 if model.objective == "prediction" else 1.75 if model.velocity == "shortcut" else 1.0
@@ -90,18 +98,30 @@ def _evaluations_in_loss(spec: Experiment) -> float:
     return matching + per_step - spared * per_step / spec.train.sequence_length
 
 
+def _model_networks(spec: Experiment) -> tuple[_Net, ...]:
+    """Encoder, dynamics, reward, continuation and decoder; one that is missing costs nothing."""
+    model, latent, nothing = spec.world_model, spec.latent_dim, _Net([0])
+    if isinstance(model, SimulatorWorldModelSpec):
+        return (nothing,) * 5
+    joint, observation = latent + spec.env.action_dim, spec.env.observation_dim
+    is_flow = isinstance(model, FlowWorldModelSpec)
+    noise = latent if isinstance(model, FlowWorldModelSpec) and model.source == "noise" else 0
+    bins = REWARD_BINS if model.reward_head == "two_hot" else 1
+    return (
+        _Net([observation, *model.encoder_units, latent] if model.encoder == "mlp" else [latent]),
+        _Net([joint + is_flow + noise, *model.units, latent]),
+        _Net([joint, *(model.reward_units or model.units), bins]),
+        _Net([joint, *model.continuation_units, 1]) if model.continuation_units else nothing,
+        _Net([latent, *model.decoder_units, observation]) if model.decoder_units else nothing,
+    )
+
+
 def estimate(spec: Experiment) -> Estimate:
     """Memory and work of one epoch."""
     model, train, critic, env = spec.world_model, spec.train, spec.critic, spec.env
     is_flow = isinstance(model, FlowWorldModelSpec)
-    latent, action = model.latent_dim, env.action_dim
-    encoder = _Net([env.observation_dim, *model.encoder_units, latent] if model.encoder == "mlp" else [latent])
-    noise = latent if isinstance(model, FlowWorldModelSpec) and model.source == "noise" else 0
-    dynamics = _Net([latent + action + is_flow + noise, *model.units, latent])
-    bins = REWARD_BINS if model.reward_head == "two_hot" else 1
-    reward = _Net([latent + action, *(model.reward_units or model.units), bins])
-    goes_on = _Net([latent + action, *model.continuation_units, 1] if model.continuation_units else [0])
-    decoder = _Net([latent, *model.decoder_units, env.observation_dim] if model.decoder_units else [0])
+    latent, action = spec.latent_dim, env.action_dim
+    encoder, dynamics, reward, goes_on, decoder = _model_networks(spec)
     actor = _Net([latent, *spec.actor.units, action])
     value = _Net([latent, *critic.units, 1])
 
@@ -110,7 +130,8 @@ def estimate(spec: Experiment) -> Estimate:
     from_visited = train.imagination == "from_visited"
     rollouts = spec.actor.imagined_batch_size if from_visited else train.num_envs
     imagined = rollouts * train.horizon  # rows of one actor update
-    fitted = train.wm_batch_size * train.sequence_length  # rows of one world-model update
+    learned = not isinstance(model, SimulatorWorldModelSpec)
+    fitted = learned * train.wm_batch_size * train.sequence_length  # rows of one world-model update
     learnt = _evaluations_in_loss(spec)
 
     # Backward passes cost twice the forward, or once where weights are frozen.

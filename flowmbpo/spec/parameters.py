@@ -9,7 +9,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from flowmbpo.spec.schema import EnsembleWorldModelSpec, Experiment, FlowWorldModelSpec, GaussianWorldModelSpec
+from flowmbpo.spec.schema import (
+    EnsembleWorldModelSpec,
+    Experiment,
+    FlowWorldModelSpec,
+    GaussianWorldModelSpec,
+    SimulatorWorldModelSpec,
+)
 
 REWARD_BINS = 101
 
@@ -53,8 +59,12 @@ def normed(widths: Sequence[int]) -> int:
 
 def count_parameters(spec: Experiment) -> ParameterCounts:
     """Parameters of every network that the builder makes for this experiment."""
-    model, env = spec.world_model, spec.env
-    latent = model.latent_dim
+    model, env, latent = spec.world_model, spec.env, spec.latent_dim
+    actor = normed([latent, *spec.actor.units]) + linear(spec.actor.units[-1], env.action_dim) + env.action_dim
+    critic = normed([latent, *spec.critic.units]) + linear(spec.critic.units[-1], 1)
+    critics = spec.critic.ensemble * critic
+    if isinstance(model, SimulatorWorldModelSpec):
+        return ParameterCounts(0, 0, 0, 0, 0, actor, critics)
     joint = latent + env.action_dim
     encoder = normed([env.observation_dim, *model.encoder_units, latent]) if model.encoder == "mlp" else 0
     dynamics = normed([joint, *model.units, latent])
@@ -78,6 +88,4 @@ def count_parameters(spec: Experiment) -> ParameterCounts:
     decoder = 0
     if model.decoder_units:
         decoder = normed([latent, *model.decoder_units]) + linear(model.decoder_units[-1], env.observation_dim)
-    actor = normed([latent, *spec.actor.units]) + linear(spec.actor.units[-1], env.action_dim) + env.action_dim
-    critic = normed([latent, *spec.critic.units]) + linear(spec.critic.units[-1], 1)
-    return ParameterCounts(encoder, dynamics, reward, continuation, decoder, actor, spec.critic.ensemble * critic)
+    return ParameterCounts(encoder, dynamics, reward, continuation, decoder, actor, critics)

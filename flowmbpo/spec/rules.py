@@ -15,6 +15,7 @@ from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
 SHORT_HORIZON = 16
 UNSTABLE_EULER_SUBSTEPS = 8
 SHORTCUT_SUBSTEPS = (1, 2, 4)
+DISTURBANCES = ("torque_noise", "payload", "action_delay", "observation_noise", "hidden_velocities")
 
 
 class Absent(KeyError):
@@ -73,12 +74,52 @@ def _observation_dim(v: Values) -> int:
 
 
 def _observation_stack(v: Values) -> Iterator[Verdict]:
-    disturbances = ("torque_noise", "payload", "action_delay", "observation_noise", "hidden_velocities")
-    if v["env.observation_stack"] > 1 and not any(v[f"env.{key}"] for key in disturbances):
+    if v["env.observation_stack"] > 1 and not any(v[f"env.{key}"] for key in DISTURBANCES):
         yield Verdict(
             "env.observation_stack",
             "must be 1 where nothing disturbs the Ant: one observation is then its whole state, older ones add nothing",
-            f"use 1, or one of env.{', env.'.join(disturbances)}",
+            f"use 1, or one of env.{', env.'.join(DISTURBANCES)}",
+        )
+
+
+def _simulator(v: Values) -> Iterator[Verdict]:
+    if v["world_model.kind"] != "simulator":
+        return
+    if v["env.kind"] != "ant":
+        yield Verdict(
+            "world_model.kind",
+            f'must not be "simulator" where env.kind = "{v["env.kind"]}": only the Ant\'s simulator has gradients',
+            'use env.kind = "ant", or a model that learns: "mlp" or "flow"',
+            also=("env.kind",),
+        )
+        return
+    if v["train.pretrain"] is not None:
+        yield Verdict(
+            "train.pretrain",
+            'must be absent where world_model.kind = "simulator": the simulator has nothing to learn',
+            "remove the key",
+            also=("world_model.kind",),
+        )
+    usual = AntEnvSpec()
+    for key in DISTURBANCES:
+        if v[f"env.{key}"] != getattr(usual, key):
+            yield Verdict(
+                f"env.{key}",
+                f'must be {str(getattr(usual, key)).lower()} where world_model.kind = "simulator": an observation is '
+                "then not the whole state, and what follows from it is not certain",
+                "remove the key, or use a model that learns",
+                also=("world_model.kind",),
+            )
+
+
+def _reacting(v: Values) -> Iterator[Verdict]:
+    if v["actor.reacts"] and v["train.imagination"] == "from_visited":
+        yield Verdict(
+            "actor.reacts",
+            'has no effect where train.imagination = "from_visited": the policy\'s reactions always count there',
+            "remove the key",
+            severity="warning",
+            also=("train.imagination",),
         )
 
 
@@ -386,7 +427,8 @@ def _sequence_fits_episode(v: Values) -> Iterator[Verdict]:
 
 def _replay_holds_batch(v: Values) -> Iterator[Verdict]:
     key, sequence = _sequence_length(v)
-    batch = v["train.wm_batch_size"] * (sequence + 1)
+    learned = v["world_model.kind"] != "simulator"
+    batch = learned * v["train.wm_batch_size"] * (sequence + 1)
     rollout = v["train.num_envs"] * (sequence + 1)
     need = max(batch, rollout)
     if v["train.replay_capacity"] < need:
@@ -458,6 +500,8 @@ def _expectations(v: Values) -> Iterator[Verdict]:
 RULES: tuple[Rule, ...] = (
     _short_horizon,
     _observation_stack,
+    _simulator,
+    _reacting,
     _latent,
     _encoder_units,
     _simplex_only,

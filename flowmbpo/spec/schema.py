@@ -215,8 +215,18 @@ class FlowWorldModelSpec(_WorldModelBase):
     )
 
 
+class SimulatorWorldModelSpec(Section):
+    """The simulator itself: nothing is learned, and the policy's gradient runs through the physics (the Ant only)."""
+
+    kind: Literal["simulator"] = "simulator"
+
+
 WorldModelSpec = Annotated[
-    MLPWorldModelSpec | FlowWorldModelSpec | GaussianWorldModelSpec | EnsembleWorldModelSpec,
+    MLPWorldModelSpec
+    | FlowWorldModelSpec
+    | GaussianWorldModelSpec
+    | EnsembleWorldModelSpec
+    | SimulatorWorldModelSpec,
     Field(discriminator="kind"),
 ]
 
@@ -232,7 +242,7 @@ class ActorSpec(Section):
     grad_norm: Norm = Field(1.0, description="gradient norm above which gradients are scaled down")
     log_std_init: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.0, description="log sigma at the start")
     log_std_min: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.427, description="log sigma never falls below")
-    activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
+    activation: Literal["mish", "silu", "elu"] = Field("mish", description="of the hidden layers")
     updates: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description='actor updates per epoch; more than one with imagination = "from_visited" only'
     )
@@ -241,6 +251,11 @@ class ActorSpec(Section):
     )
     recent_steps: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
         128, description='newest control steps whose states imagination = "from_visited" starts from'
+    )
+    reacts: bool = Field(
+        False,
+        description='whether with imagination = "alongside" the gradient includes how the policy reacts to the states '
+        "that its actions lead to, as in SHAC; with the other form it always does",
     )
     average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="per epoch, of the averaged policy that is evaluated; 0 evaluates the newest"
@@ -256,7 +271,12 @@ class CriticSpec(Section):
     grad_norm: Norm = Field(100.0, description="gradient norm above which gradients are scaled down")
     passes: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="passes over the epoch's latents")
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = Field(4, description="minibatches per pass")
-    activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
+    activation: Literal["mish", "silu", "elu"] = Field("mish", description="of the hidden layers")
+    target_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0,
+        description="per pass, of the slowly moving critic that gives the value targets and the actor's last value, as "
+        "in SHAC; 0 uses the critic itself",
+    )
     targets: Literal["imagined", "real"] = Field(
         "imagined",
         description="TD(lambda) from imagined rewards, or from the real rewards and ends of the epoch's steps",
@@ -401,3 +421,9 @@ class Experiment(Section):
     evaluation: EvaluationSpec = Field(EvaluationSpec(), description="how a policy is judged")
     expected: ExpectedSpec = Field(ExpectedSpec(), description="what the author expects")
     resources: ResourcesSpec = Field(ResourcesSpec(), description="what a cluster job asks for")
+
+    @property
+    def latent_dim(self) -> int:
+        """Width of what the policy sees: the latent, or the observation where the model is the simulator."""
+        model = self.world_model
+        return self.env.observation_dim if isinstance(model, SimulatorWorldModelSpec) else model.latent_dim

@@ -18,6 +18,7 @@ EPOCH = "train/epoch"
 EPOCH_SECONDS = "perf/epoch_seconds"
 ENV_STEPS_PER_SECOND = "perf/env_steps_per_second"
 EVALUATED_REWARD = "eval/mean_reward"
+GRADIENT_COSINE = "model/gradient_cosine_16"
 
 # What a `{placeholder}` in a name of the table stands for.
 PLACEHOLDERS = {
@@ -26,6 +27,7 @@ PLACEHOLDERS = {
     "phase": r"[a-z]+(?:_[a-z]+)*",
     "part": r"(?:actor|critic|world_model)",
     "gpu": r"\d+",
+    "quartile": r"q(?:25|75)",
 }
 
 
@@ -203,6 +205,31 @@ CATALOGUE: tuple[Metric, ...] = (
         "model/reward_bias", "reward", "mean of predicted − real reward on the evaluation's episodes", "", "algorithm"
     ),
     Metric(
+        "model/gradient_cosine_{steps}",
+        "–",
+        "cosine between the model's and the simulator's gradient of the return of that many steps with respect to the "
+        "actions, median over states of the evaluation's episodes: 1 is the true direction",
+        "higher",
+        "algorithm",
+    ),
+    Metric("model/gradient_cosine_{steps}_{quartile}", "–", "quartile of the same", "higher", "algorithm"),
+    Metric(
+        "model/gradient_length_{steps}",
+        "–",
+        "length of the model's gradient over the simulator's, median over the same states: 1 is right",
+        "",
+        "algorithm",
+    ),
+    Metric("model/gradient_length_{steps}_{quartile}", "–", "quartile of the same", "", "algorithm"),
+    Metric(
+        "model/return_rank_{steps}",
+        "–",
+        "Spearman's correlation of predicted and real return of that many steps over 8 action sequences from one "
+        "state, median over 16 states",
+        "higher",
+        "algorithm",
+    ),
+    Metric(
         "model/simplex_distance",
         "–",
         "mean Euclidean distance of the latent from the product of simplices after 16 open-loop steps: 0 on it",
@@ -300,8 +327,8 @@ def as_markdown() -> str:
         "",
         "Every metric that a run writes. The MLflow step is the number of real environment steps taken so far.",
         "R is the undiscounted sum of the environment's rewards over one episode. ↑ more is better, ↓ less is better.",
-        "`{steps}`, `{percent}`, `{phase}`, `{part}` and `{gpu}` stand for a number of control steps, a nominal share,",
-        "a phase of the epoch, `actor`, `critic` or `world_model`, and the index of a GPU.",
+        "`{steps}`, `{percent}`, `{phase}`, `{part}`, `{gpu}` and `{quartile}` stand for a number of control steps, a",
+        "nominal share, a phase of the epoch, `actor`, `critic` or `world_model`, the index of a GPU, `q25` or `q75`.",
         "",
         "This file is `python -m flowmbpo.tracking.metrics > docs/metrics.md`; a test compares the two.",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.policy import DeterministicPolicy
 from flowmbpo.algorithms.pwm import PWM
 from flowmbpo.envs import make_env
@@ -24,13 +26,16 @@ from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 from flowmbpo.runs.checkpoint import Checkpoint
 from flowmbpo.runs.files import BrokenFile
+from flowmbpo.spec.rules import DISTURBANCES
 from flowmbpo.spec.schema import (
-    ActorSpec,
-    CriticSpec,
+    AntEnvSpec,
+    EnsembleWorldModelSpec,
     EnvSpec,
     Experiment,
     FlowWorldModelSpec,
     GaussianWorldModelSpec,
+    MLPWorldModelSpec,
+    SimulatorWorldModelSpec,
     WorldModelSpec,
 )
 from flowmbpo.training.devices import reuse_freed_memory
@@ -41,6 +46,10 @@ from flowmbpo.training.seeding import Seeds
 
 MEASURED_STEPS, MEASURED_EPISODES = 1000, 128
 """Of an evaluation, at most, that the world model is measured on: 24 MB of the Ant."""
+
+LearnedWorldModelSpec = MLPWorldModelSpec | FlowWorldModelSpec | GaussianWorldModelSpec | EnsembleWorldModelSpec
+OBSERVATION_LIMIT = 8.0
+"""Deviations from the mean beyond which a normalised observation is cut; never for the simulator, which needs it."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,19 @@ def build_held_out(env: Any, episodes: int) -> HeldOut:
 
 def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator) -> PWM:
     """The learner on `env`, its networks on the environment's device with weights from Torch's global generator."""
-    train = experiment.train
+    train, model = experiment.train, experiment.world_model
     recorded = read_recorded(Path(train.pretrain.data), env, experiment.env) if train.pretrain else None
+    limit = math.inf if isinstance(model, SimulatorWorldModelSpec) else OBSERVATION_LIMIT
+    observations = ObservationNormalizer(env.obs_dim, env.device, enabled=train.normalize_observations, limit=limit)
+    reward_scale = Scale(train.reward_scaling, env.device)
     return PWM(
         env=env,  # the recorder passes everything else through
-        world_model=build_world_model(experiment.world_model, env.obs_dim, env.action_dim).to(env.device),
-        actor=build_actor(experiment.actor, experiment.world_model, env.action_dim).to(env.device),
-        critic=build_critic(experiment.critic, experiment.world_model).to(env.device),
+        world_model=build_world_model(experiment, observations, reward_scale).to(env.device),
+        actor=build_actor(experiment, env.action_dim).to(env.device),
+        critic=build_critic(experiment).to(env.device),
+        observations=observations,
+        reward_scale=reward_scale,
+        truth=build_truth(experiment.env, env.device),
         train=train,
         actor_spec=experiment.actor,
         critic_spec=experiment.critic,
@@ -99,7 +114,37 @@ def build_evaluator(experiment: Experiment, episodes: int, seed: int, device: st
     return Evaluator(build_env(experiment.env, episodes, seed, device), seed)
 
 
-def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> WorldModel:
+def build_world_model(experiment: Experiment, observations: ObservationNormalizer, reward_scale: Scale) -> WorldModel:
+    """What the policy learns from: networks, or the simulator, which needs the learner's normalisers."""
+    spec, env = experiment.world_model, experiment.env
+    if not isinstance(spec, SimulatorWorldModelSpec):
+        return build_networks(spec, env.observation_dim, env.action_dim)
+    from flowmbpo.training.simulator import Simulator  # loads Warp
+
+    assert isinstance(env, AntEnvSpec)  # a rule of the registry
+    return Simulator(
+        observations=observations,
+        reward_scale=reward_scale,
+        mass_matrix_interval=env.mass_matrix_interval,
+        early_termination=env.early_termination,
+    )
+
+
+def build_truth(env: EnvSpec, device: torch.device) -> WorldModel | None:
+    """The simulator on raw observations, where they are the whole state of an Ant; it compiles at its first use."""
+    if not isinstance(env, AntEnvSpec) or any(getattr(env, key) for key in DISTURBANCES):
+        return None
+    from flowmbpo.training.simulator import Simulator
+
+    return Simulator(
+        observations=ObservationNormalizer(env.observation_dim, device, enabled=False, limit=math.inf),
+        reward_scale=Scale("none", device),
+        mass_matrix_interval=env.mass_matrix_interval,
+        early_termination=env.early_termination,
+    )
+
+
+def build_networks(spec: LearnedWorldModelSpec, obs_dim: int, action_dim: int) -> WorldModel:
     """Encoder, dynamics, reward head and, where asked for, the continuation head."""
     learned = spec.encoder == "mlp"
     sizes: dict[str, Any] = {
@@ -130,7 +175,7 @@ def build_world_model(spec: WorldModelSpec, obs_dim: int, action_dim: int) -> Wo
     )
 
 
-def build_dynamics(spec: WorldModelSpec, action_dim: int) -> Dynamics:
+def build_dynamics(spec: LearnedWorldModelSpec, action_dim: int) -> Dynamics:
     """One control step in latent space, of the kind that is asked for."""
     learned = spec.encoder == "mlp"
     sizes: dict[str, Any] = {
@@ -155,7 +200,7 @@ def build_dynamics(spec: WorldModelSpec, action_dim: int) -> Dynamics:
     return FlowDynamics(**sizes, residual=residual, velocity=spec.velocity, objective=spec.objective)
 
 
-def build_decoder(spec: WorldModelSpec, obs_dim: int) -> Decoder:
+def build_decoder(spec: LearnedWorldModelSpec, obs_dim: int) -> Decoder:
     """The head that reconstructs an observation from a latent."""
     return Decoder(
         latent_dim=spec.latent_dim,
@@ -168,30 +213,34 @@ def build_decoder(spec: WorldModelSpec, obs_dim: int) -> Decoder:
 
 def standardized_groups(spec: WorldModelSpec) -> int | None:
     """Features per group of latents that networks see standardised; None where they see them as they are."""
-    return spec.simnorm_dim if spec.latent_input == "standardized" else None
+    if isinstance(spec, SimulatorWorldModelSpec) or spec.latent_input != "standardized":
+        return None
+    return spec.simnorm_dim
 
 
-def build_actor(spec: ActorSpec, model: WorldModelSpec, action_dim: int) -> Actor:
-    """The policy on latents of such a world model."""
+def build_actor(experiment: Experiment, action_dim: int) -> Actor:
+    """The policy on latents of the experiment's world model."""
+    spec = experiment.actor
     return Actor(
-        latent_dim=model.latent_dim,
+        latent_dim=experiment.latent_dim,
         action_dim=action_dim,
         units=spec.units,
         activation=spec.activation,
         log_std_init=spec.log_std_init,
         log_std_min=spec.log_std_min,
-        standardize=standardized_groups(model),
+        standardize=standardized_groups(experiment.world_model),
     )
 
 
-def build_critic(spec: CriticSpec, model: WorldModelSpec) -> Critic:
-    """The ensemble of values on latents of such a world model."""
+def build_critic(experiment: Experiment) -> Critic:
+    """The ensemble of values on latents of the experiment's world model."""
+    spec = experiment.critic
     return Critic(
-        latent_dim=model.latent_dim,
+        latent_dim=experiment.latent_dim,
         units=spec.units,
         activation=spec.activation,
         ensemble=spec.ensemble,
-        standardize=standardized_groups(model),
+        standardize=standardized_groups(experiment.world_model),
     )
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.pwm import PWM
 from flowmbpo.envs.pointmass import PointMassEnv
 from flowmbpo.models.actor import Actor
@@ -65,6 +66,11 @@ def learner(*, seed=0, env=None, latent_dim=None, train=None, actor=None, critic
         train=train_spec,
         actor_spec=actor_spec,
         critic_spec=critic_spec,
+        observations=ObservationNormalizer(
+            env.obs_dim, env.device, enabled=train_spec.normalize_observations, limit=8.0
+        ),
+        reward_scale=Scale(train_spec.reward_scaling, env.device),
+        truth=None,
         generator=torch.Generator().manual_seed(seed),
     )
 

@@ -45,7 +45,7 @@ def test_observations_are_centred_scaled_and_bounded():
     normalizer = ObservationNormalizer(2, CPU, enabled=True)
     normalizer.update(torch.tensor([[0.0, 5.0], [4.0, 5.0]]))  # mean 2, std 2; the second feature is constant
     assert normalizer(torch.tensor([4.0, 5.0])).tolist() == [1.0, 0.0]
-    assert normalizer(torch.tensor([-1e6, 5.001])).tolist() == pytest.approx([-normalizer.LIMIT, 0.1], abs=1e-3)
+    assert normalizer(torch.tensor([-1e6, 5.001])).tolist() == pytest.approx([-normalizer.limit, 0.1], abs=1e-3)
     off = ObservationNormalizer(2, CPU, enabled=False)
     off.update(torch.tensor([[0.0, 5.0], [4.0, 5.0]]))
     assert off(torch.tensor([4.0, 5.0])).tolist() == [4.0, 5.0]

@@ -1,5 +1,7 @@
 """Every rule can be broken, can be kept, and reads keys that exist."""
 
+import re
+
 import pytest
 
 from flowmbpo.spec import fields, rules
@@ -139,3 +141,18 @@ def test_estimates_grow_with_what_costs():
     on_cpu = estimate(registry.resolve("a", ["resources.gpus=0"]).spec)
     assert on_cpu.device_gb == 0
     assert on_cpu.host_gb > small.host_gb
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("env.kind", "pointmass", "only the Ant's simulator has gradients"),
+        ("train.pretrain", {"data": "x"}, "must be absent .* nothing to learn"),
+        ("env.payload", 5.0, "must be 0.0 .* not the whole state"),
+        ("env.hidden_velocities", True, "must be false .* not the whole state"),
+    ],
+)
+def test_the_simulator_as_model_needs_the_undisturbed_ant(key, value, message):
+    oracle = values(world_model__kind="simulator")
+    assert not [v for v in rules.judge(oracle) if "simulator" in v.message]
+    assert re.search(message, " ".join(v.message for v in rules.judge(oracle | {key: value})))
