@@ -37,6 +37,8 @@ def test_values_converge_to_the_closed_form(terminates):
         seen = chain(terminates)
         statistics = fit_values(
             critic,
+            critic,
+            0.0,
             optimizer,
             seen.latents,
             value_targets(critic, seen, gamma=GAMMA, td_lambda=0.8),
