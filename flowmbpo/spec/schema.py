@@ -222,11 +222,7 @@ class SimulatorWorldModelSpec(Section):
 
 
 WorldModelSpec = Annotated[
-    MLPWorldModelSpec
-    | FlowWorldModelSpec
-    | GaussianWorldModelSpec
-    | EnsembleWorldModelSpec
-    | SimulatorWorldModelSpec,
+    MLPWorldModelSpec | FlowWorldModelSpec | GaussianWorldModelSpec | EnsembleWorldModelSpec | SimulatorWorldModelSpec,
     Field(discriminator="kind"),
 ]
 
