@@ -146,7 +146,7 @@ def test_nothing_is_said_of_an_actor_that_was_not_updated():
 
 def test_more_rollouts_have_more_signal():
     ratios = []
-    for rollouts in (16, 256):
+    for rollouts in (64, 1024):  # with fewer the estimate is within its own noise
         algorithm = learner(train=GROUNDED, actor={"imagined_batch_size": rollouts})
         run_epochs(algorithm, 0, 6)
         ratios.append(algorithm.diagnose(held_out_episodes(algorithm, episodes=64))["train/actor_gradient_snr"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 
+from flowmbpo.algorithms.imagination import imagine
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.envs.pointmass import PointMassEnv
 from flowmbpo.tracking.metrics import check_names
@@ -354,3 +355,19 @@ def evaluate(algorithm):
         total += step.reward
         obs = step.obs
     return total.mean().item()
+
+
+@pytest.mark.parametrize("reacting", [True, False])
+def test_the_weights_gradient_in_one_batch_is_the_one_through_the_rollout(reacting):
+    algorithm = learner(train=GROUNDED)
+    run_epochs(algorithm, 0, 3)
+    z, actor = algorithm.encode(algorithm.collector.obs), algorithm.actor
+    weights = list(actor.parameters())
+    generator = torch.Generator().manual_seed(0)
+    imagined = imagine(algorithm.world_model, actor, z, horizon=5, generator=generator, reacting=reacting)
+    loss = imagined.rewards.square().sum()
+    direct = torch.autograd.grad(loss, weights, retain_graph=True)
+    batched = torch.autograd.grad(imagined.exploration.through_policy(loss, actor, imagined.latents), weights)
+    assert any(gradient.abs().max() > 1e-3 for gradient in direct)
+    for one, other in zip(direct, batched, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
