@@ -38,21 +38,21 @@ def test_moments_leave_out_a_batch_that_is_not_finite():
 def test_nothing_seen_means_no_change():
     x = torch.tensor([3.0, -2.0])
     assert torch.equal(Scale("running_std", CPU)(x), x)
-    assert torch.equal(ObservationNormalizer(2, CPU, enabled=True)(x), x)
+    assert torch.equal(ObservationNormalizer(2, CPU, enabled=True, limit=8.0)(x), x)
 
 
 def test_observations_are_centred_scaled_and_bounded():
-    normalizer = ObservationNormalizer(2, CPU, enabled=True)
+    normalizer = ObservationNormalizer(2, CPU, enabled=True, limit=8.0)
     normalizer.update(torch.tensor([[0.0, 5.0], [4.0, 5.0]]))  # mean 2, std 2; the second feature is constant
     assert normalizer(torch.tensor([4.0, 5.0])).tolist() == [1.0, 0.0]
     assert normalizer(torch.tensor([-1e6, 5.001])).tolist() == pytest.approx([-normalizer.limit, 0.1], abs=1e-3)
-    off = ObservationNormalizer(2, CPU, enabled=False)
+    off = ObservationNormalizer(2, CPU, enabled=False, limit=8.0)
     off.update(torch.tensor([[0.0, 5.0], [4.0, 5.0]]))
     assert off(torch.tensor([4.0, 5.0])).tolist() == [4.0, 5.0]
 
 
 def test_normalizing_does_not_change_its_input():
-    normalizer = ObservationNormalizer(1, CPU, enabled=True)
+    normalizer = ObservationNormalizer(1, CPU, enabled=True, limit=8.0)
     normalizer.update(torch.tensor([[0.0], [4.0]]))
     obs = torch.tensor([[7.0]])
     normalizer(obs)
@@ -90,9 +90,9 @@ def test_scale_has_a_floor():
 
 
 def test_states_come_back_exactly():
-    first = ObservationNormalizer(4, CPU, enabled=True)
+    first = ObservationNormalizer(4, CPU, enabled=True, limit=8.0)
     first.update(torch.randn(50, 4) * 3)
-    second = ObservationNormalizer(4, CPU, enabled=True)
+    second = ObservationNormalizer(4, CPU, enabled=True, limit=8.0)
     second.load_state_dict({name: tensor.clone() for name, tensor in first.state_dict().items()})
     x = torch.randn(9, 4)
     assert torch.equal(first(x), second(x))
