@@ -15,6 +15,8 @@ from flowmbpo.training.builder import build, build_actor, build_critic, build_wo
 NOISE = ["world_model.source=noise", "world_model.velocity=endpoint", "world_model.loss_states=encoded"]
 REGISTRY = load_registry(Path(__file__).resolve().parents[1] / "experiments.toml")
 
+NO_LATENT = ["world_model.step=absolute", "world_model.latent_input=raw", "world_model.decoder_units=[]"]
+
 
 def size(module: nn.Module | None) -> int:
     return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
@@ -47,10 +49,11 @@ def test_counts_of_real_networks(name):
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        ("5M-flow-v2", ["world_model.velocity=linear"]),
+        ("5M-flow-v2", ["world_model.velocity=linear", "world_model.step=absolute"]),
         (
             "5M-flow-v2",
             [
+                *NO_LATENT,
                 "world_model.velocity=linear",
                 "world_model.encoder=observation",
                 "world_model.encoder_units=[]",
@@ -59,7 +62,12 @@ def test_counts_of_real_networks(name):
         ),
         (
             "5M-baseline",
-            ["world_model.encoder=observation", "world_model.encoder_units=[]", "world_model.latent_dim=37"],
+            [
+                *NO_LATENT,
+                "world_model.encoder=observation",
+                "world_model.encoder_units=[]",
+                "world_model.latent_dim=37",
+            ],
         ),
         ("5M-baseline", ["world_model.step=logit_residual", "world_model.decoder_units=[64, 32]"]),
         ("5M-flow-v2", ["world_model.step=logit_residual", "world_model.decoder_units=[64]"]),
