@@ -39,7 +39,11 @@ def failure(submission: Submission, names: Iterable[str], environment: Mapping[s
         return f"{where}{said.strip()} (cure: repair the environment of {sys.executable}, or name another in `setup`)"
     for check in checks:
         say(f"preflight: {check['name']} {check['state']}: {check['found']}")
-    wrong = [f"{check['name']}: {check['found']} (cure: {check['cure']})" for check in checks if check["fatal"]]
+    wrong = [
+        f"{check['name']}: {check['found']}" + (f" (cure: {check['cure']})" if check["cure"] else "")
+        for check in checks
+        if check["fatal"]
+    ]
     return where + "; ".join(wrong) if wrong else ""
 
 

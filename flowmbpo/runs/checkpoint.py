@@ -185,10 +185,14 @@ def best(ordered: Sequence[_C]) -> _C | None:
     return max(rated, key=lambda c: c.rating or 0.0, default=None)
 
 
-def keep(files: RunFiles, interval: int, resumables: int = 1) -> None:
-    """Retention: checkpoints on the `interval`, the best and the last stay; only the newest resumable states stay."""
+def keep(files: RunFiles, interval: int, written: int, resumables: int = 1) -> None:
+    """Retention: checkpoints on the `interval`, the best, the last and that of the epoch just written stay; only the
+    newest resumable states stay.
+
+    The one just written need not be the last: a run killed after a checkpoint goes on from the state before it.
+    """
     epochs = files.checkpoint_epochs()
-    wanted = {epoch for epoch in epochs if epoch % interval == 0} | set(epochs[-1:])
+    wanted = {epoch for epoch in epochs if epoch % interval == 0} | {written, *epochs[-1:]}
     if (top := best(evaluated(files))) is not None:
         wanted.add(top.epoch)
     for epoch in epochs:

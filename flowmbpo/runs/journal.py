@@ -207,14 +207,15 @@ class Cursor:
         return replace(self, **changes)
 
     @classmethod
-    def load(cls, path: Path, key: str, store: str) -> Cursor:
-        """The saved cursor; a lost one costs a repeated delivery and nothing else."""
+    def load(cls, path: Path, key: str, store: str, *other_names: str) -> Cursor:
+        """The saved cursor of `store`, which it may also call by one of `other_names`. A lost one costs a repeated
+        delivery and nothing else."""
         try:
             found = read_json(path)
             cursor = cls(key, str(found["store"]), str(found["mlflow_run_id"]), int(found["offset"]))
         except (BrokenFile, ValueError, KeyError, TypeError):
             return cls(key, store)
-        return cursor if cursor.store == store else cls(key, store)
+        return cursor.advanced(store=store) if cursor.store in (store, *other_names) else cls(key, store)
 
     def save(self, path: Path) -> None:
         with atomic_file(path) as temporary:

@@ -21,6 +21,7 @@ from flowmbpo.runs.layout import RunFiles
 from flowmbpo.runs.lock import HEARTBEAT_SECONDS, HEARTBEAT_TAG
 from flowmbpo.tracking.mlflow_client import Refused, Unreachable
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
+from flowmbpo.tracking.places import store_names
 from flowmbpo.tracking.store import Store
 from flowmbpo.tracking.system_metrics import SystemSampler
 
@@ -41,7 +42,7 @@ class Delivery:
     def __init__(self, files: RunFiles, key: str, writer: MlflowWriter, mlflow_run_id: str = "") -> None:
         self.files = files
         self.writer = writer
-        cursor = Cursor.load(files.delivered, key, str(writer.store))
+        cursor = Cursor.load(files.delivered, key, *store_names(files, writer.store))
         self.cursor = cursor.advanced(mlflow_run_id=mlflow_run_id) if mlflow_run_id else cursor
         self.ended = False  # whether MLflow has the run's final status
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from flowmbpo.errors import UserError
-from flowmbpo.runs.journal import Create
+from flowmbpo.runs.journal import Create, first_entry
 from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.runs.lock import DIRECTORY_TAG, is_dead
 from flowmbpo.tracking.reader import Reader
@@ -66,6 +66,15 @@ def store_of(files: RunFiles, create: Create) -> Store:
     if store.sqlite and then != now and not store.sqlite.exists():
         raise UserError(f"its store {store} is not there any more; name it with --tracking-uri")
     return store
+
+
+def store_names(files: RunFiles, store: Store) -> tuple[str, ...]:
+    """What a run's cursor may call `store`: a file that was moved together with the run has its earlier name too."""
+    create = first_entry(files.journal)
+    with suppress(UserError):
+        if create and str(store_of(files, create)) == str(store):
+            return (str(store), str(resolve_store(create.store)))
+    return (str(store),)
 
 
 def moved_store(uri: str, then: Path, now: Path) -> Store:

@@ -20,7 +20,7 @@ from flowmbpo.runs.layout import RunFiles, run_folders
 from flowmbpo.runs.lock import DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, RunLock, hostname, is_locked
 from flowmbpo.tracking.delivery import Delivery
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
-from flowmbpo.tracking.places import has_no_process, run_folder, store_of
+from flowmbpo.tracking.places import has_no_process, run_folder, store_names, store_of
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import Store
 
@@ -55,7 +55,8 @@ def _is_undelivered(files: RunFiles, store: Store | None) -> bool:
     if create is None:
         return False
     try:
-        cursor = Cursor.load(files.delivered, files.root.name, str(store or store_of(files, create)))
+        names = store_names(files, store or store_of(files, create))
+        cursor = Cursor.load(files.delivered, files.root.name, *names)
     except UserError:
         return True  # `sync_run` says what is missing
     missing = cursor.offset < os.path.getsize(files.journal) or refused.count(files.refused) > 0

@@ -47,7 +47,7 @@ class CheckpointWriter:
         path = checkpoint.save(self.files.checkpoint(epoch), state, kind="checkpoint", about=about)
         if evaluation and evaluation.mean_reward > self.best_reward:
             self.best_reward = evaluation.mean_reward
-        checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)
+        checkpoint.keep(self.files, self.experiment.train.checkpoint_interval, epoch)
         tags = {}
         if evaluation:
             tags = {**protocol(evaluation.seed, evaluation.episodes).tags(), RATING_TAG: repr(evaluation.mean_reward)}
@@ -58,7 +58,7 @@ class CheckpointWriter:
         self._check_folder()
         about = {**self._about, "epoch": epoch, "env_steps": env_steps}
         checkpoint.save(self.files.resume / epoch_folder(epoch), state, kind="resume", about=about)
-        checkpoint.keep(self.files, self.experiment.train.checkpoint_interval)
+        checkpoint.keep(self.files, self.experiment.train.checkpoint_interval, epoch)
 
     def _check_folder(self) -> None:
         """A run whose folder is gone must not quietly begin another one under the same name: its journal is lost."""

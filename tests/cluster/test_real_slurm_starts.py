@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,10 @@ def test_the_earliest_of_two_gpus_one_of_which_is_taken(cluster: Cluster):
     cluster.program(
         "sbatch", "--gres=gpu:H100:1", "--mem=1G", "--time=1:00:00", "--job-name=taken", "--wrap=sleep 3600"
     )
+    deadline = time.monotonic() + 120
+    while not cluster.program("squeue", "--noheader", "--name=taken", "--states=RUNNING").stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     arguments = ("tiny-mlp", "--gpus", "1", "--option", "hold")
     (job,) = cluster.submit(*arguments, "--gpu", "H100,L40S")
     assert job["gpu"] == "L40S"

@@ -208,7 +208,9 @@ def test_retention_keeps_interval_best_and_last(tmp_path):
     for epoch, reward in ((3, 9.0), (5, 1.0), (7, 123.0), (10, float("nan")), (12, 123.0)):
         manifest = {"evaluation": {"eval/mean_reward": reward}}
         (files.checkpoint(epoch) / "manifest.json").write_text(json.dumps(manifest))
-    checkpoint.keep(files, interval=5)
+    checkpoint.keep(files, interval=5, written=12)  # a killed run had gone further
+    assert files.checkpoint_epochs() == [5, 7, 10, 12, 13]
+    checkpoint.keep(files, interval=5, written=13)
     assert files.checkpoint_epochs() == [5, 7, 10, 13]
     assert files.resume_epochs() == [13]
     for which, epochs in (("best", [7]), ("last", [13]), ("10", [10]), ("all", [5, 7, 10, 13])):
