@@ -79,10 +79,8 @@ def reward_of(obs: Tensor) -> Tensor:
 
 @functools.cache
 def _reward_weights(device: torch.device) -> Tensor:
-    weights = torch.zeros(_OBS)
-    weights[[0, VELOCITY - HEIGHT, _UPRIGHT + 1]] = 1.0
-    weights[_UPRIGHT] = float(task.UPRIGHT_WEIGHT)
-    return weights.to(device)
+    weights = dict.fromkeys((0, VELOCITY - HEIGHT, _UPRIGHT + 1), 1.0) | {_UPRIGHT: float(task.UPRIGHT_WEIGHT)}
+    return torch.tensor([weights.get(entry, 0.0) for entry in range(_OBS)], device=device)
 
 
 class _Simulate(torch.autograd.Function):

@@ -9,10 +9,10 @@ from flowmbpo.reports import compare, formats
 
 # ruff: noqa: E501
 GOLDEN = """\
-| name | seeds | evaluated R [95%] | peak R | final R | last 100 | final/peak | expected | earlier peak | published |
-| --- | ---: | ---: | ---: | ---: | ---: | --- | --- | ---: | --- |
-| 5M-baseline | 2 | 1,110 [1,100, 1,120] | 1,300 | 20 | 660 | 0.02 collapsed | 1,200, stability high | 1,222 | 9,546 (pwm) |
-| 48M-flow-v2 | 1 | – | 6,000 | 6,000 | 4,500 | 1.00 stable | 1,200–1,400, stability high | – | 9,546 (pwm) |
+| name | seeds | evaluated R [95%] | peak R | final R | last 100 | final/peak | gradient | expected | earlier peak | published |
+| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: | --- |
+| 5M-baseline | 2 | 1,110 [1,100, 1,120] | 1,300 | 20 | 660 | 0.02 collapsed | – | 1,200, stability high | 1,222 | 9,546 (pwm) |
+| 48M-flow-v2 | 1 | – | 6,000 | 6,000 | 4,500 | 1.00 stable | – | 1,200–1,400, stability high | – | 9,546 (pwm) |
 
 | name | world model | env steps | wall time | env steps/s | to R 1,200 | to R 5,000 |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |

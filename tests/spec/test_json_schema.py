@@ -51,6 +51,8 @@ def accepts(schema: dict[str, Any], value: Any) -> bool:
         "number": (int, float),
     }
     kind = schema.get("type")
+    if isinstance(kind, list):
+        return any(accepts({**schema, "type": one}, value) for one in kind)
     if kind and (not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean")):
         return False
     if kind == "object":
