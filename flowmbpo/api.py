@@ -68,9 +68,9 @@ def runs(*, tracking_uri: str | None = None) -> pd.DataFrame:
     """All runs of the store, newest first."""
     import pandas as pd
 
-    from flowmbpo.cli.runs import document, read_and_mark
+    from flowmbpo.tracking.recovery import current_runs
 
-    return pd.DataFrame([document(found) for found in read_and_mark(open_reader(_uri(tracking_uri)))])
+    return pd.DataFrame([found.document() for found in current_runs(open_reader(_uri(tracking_uri)))])
 
 
 def compare(
@@ -91,7 +91,7 @@ def load_policy(
     """The policy of a run (id or its beginning, NAME/seed-N, or an experiment's newest): observations `[N, O]` in,
     actions `[N, A]` in [-1, 1] out. `checkpoint_name` is best, last or an epoch."""
     from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
-    from flowmbpo.training import builder
+    from flowmbpo.training import loading
     from flowmbpo.training.devices import choose_device
 
     reader = open_reader(_uri(tracking_uri))
@@ -99,7 +99,7 @@ def load_policy(
     found = checkpoint.select(reader.checkpoints([chosen]), checkpoint_name)[-1]
     try:
         with checkpoint_folder(reader.store, found) as folder:
-            return builder.load_policy(checkpoint.verify(folder, "checkpoint"), choose_device(device))
+            return loading.load_policy(checkpoint.verify(folder, "checkpoint"), choose_device(device))
     except (BrokenFile, FileNotFoundError) as error:
         raise WorkFailed(f"{chosen.run_name} {found.name}: {error}") from error
 

@@ -6,14 +6,15 @@ published PWM) encodes one observation in `horizon` and acts on the model's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.world_model import WorldModel
+from flowmbpo.spec.schema import TrainSpec
 
 
 class DeterministicPolicy:
@@ -24,15 +25,15 @@ class DeterministicPolicy:
         *,
         world_model: WorldModel,
         actor: Actor,
-        encode: Callable[[Tensor], Tensor],
-        reward_scale: Tensor,
-        reencode_interval: int,
+        observations: ObservationNormalizer,
+        reward_scale: Scale,
+        train: TrainSpec,
     ) -> None:
         self.world_model = world_model
         self.actor = actor
-        self.encode = encode
-        self.reward_scale = reward_scale
-        self.reencode_interval = reencode_interval
+        self.observations = observations
+        self.reward_scale = reward_scale.value
+        self.reencode_interval = train.horizon if train.imagination == "alongside" else 1
         self._steps = 0
         self._z: Tensor | None = None
 
@@ -40,6 +41,10 @@ class DeterministicPolicy:
         """Forget earlier episodes. (`num_envs` belongs to the protocol; any batch size works.)"""
         self._steps = 0
         self._z = None
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """Latent of a raw observation: `[..., O]` -> `[..., Z]`."""
+        return self.world_model.encode(self.observations(obs))
 
     @torch.no_grad()
     def __call__(self, obs: Any) -> Tensor:

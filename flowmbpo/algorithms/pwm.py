@@ -387,13 +387,12 @@ class PWM:
 
     def policy(self) -> DeterministicPolicy:
         """The (averaged) policy under the protocol it was trained with."""
-        open_loop = self.train.imagination == "alongside"
         return DeterministicPolicy(
             world_model=self.world_model,
             actor=self.average_actor,
-            encode=self.encode,
-            reward_scale=self.reward_scale.value,
-            reencode_interval=self.train.horizon if open_loop else 1,
+            observations=self.observations,
+            reward_scale=self.reward_scale,
+            train=self.train,
         )
 
     def diagnose(self, held_out: HeldOut) -> Statistics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,17 +11,15 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
-from flowmbpo.cli.runs import live_runs
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
-from flowmbpo.tracking.evaluations import EvaluationProtocol, record_evaluation
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
 from flowmbpo.tracking.records import CheckpointRecord, RunRecord
+from flowmbpo.tracking.recovery import current_runs
 
 if TYPE_CHECKING:
-    from flowmbpo.training.reevaluation import Reevaluator
+    from flowmbpo.training.reevaluation import Reevaluation, Reevaluator
 
-DEFAULT_SEED, DEFAULT_EPISODES = 10_000, 128  # of runs whose params do not say
 MOST_SUBSTEPS = 1000
 Row = dict[str, Any]
 
@@ -68,8 +66,7 @@ def evaluate(
     if integrator is not None and not counts:
         raise UserError("--integrator needs --substeps, as in --substeps 1,2,4")
     reader = open_reader(tracking_uri)
-    live_runs(tracking_uri)  # marks runs whose process is gone
-    known = reader.runs()
+    known = current_runs(reader)
     runs = known
     if selectors:
         runs = list({run.run_id: run for group in select_runs(known, selectors).values() for run in group}.values())
@@ -78,15 +75,16 @@ def evaluate(
         raise UserError(f"no checkpoint to evaluate: {', '.join(run.run_id for run in runs) or 'the store'} has none")
 
     from flowmbpo.training.devices import choose_device
-    from flowmbpo.training.reevaluation import Reevaluator
+    from flowmbpo.training.reevaluation import DEFAULT_EPISODES, Reevaluator
 
+    reevaluate = Reevaluator(reader.store, choose_device(device))
     if counts:
         schemes = integrator.split(",") if integrator else []
-        rows = [
-            row for pair in chosen for row in _schemes(reader, *pair, episodes, counts, schemes, choose_device(device))
-        ]
+        rows = [_row(each) for pair in chosen for each in reevaluate.schemes(*pair, episodes, counts, schemes)]
     else:
-        rows = _evaluate_all(reader, chosen, Reevaluator(choose_device(device)), episodes, skip_current=rerun_all)
+        if episodes is None and not rerun_all:
+            episodes = DEFAULT_EPISODES
+        rows = _evaluate_all(chosen, reevaluate, episodes, skip_current=rerun_all)
     if as_json:
         tables.print_json(rows)
     elif counts:
@@ -115,9 +113,8 @@ def _choose(reader: Reader, runs: Sequence[RunRecord], which: str) -> list[tuple
 
 
 def _evaluate_all(
-    reader: Reader,
     chosen: Sequence[tuple[RunRecord, CheckpointRecord]],
-    reevaluator: Reevaluator,
+    reevaluate: Reevaluator,
     episodes: int | None,
     *,
     skip_current: bool,
@@ -129,41 +126,18 @@ def _evaluate_all(
         task = progress.add_task("evaluating", total=len(chosen))
         for run, found in chosen:
             progress.update(task, description=f"{run.run_name} {found.name}")
-            rows.append(_evaluate_one(reader, run, found, reevaluator, episodes, skip_current=skip_current))
+            result = reevaluate(run, found, episodes, skip_current=skip_current)
+            if result.error:
+                tables.err.print(
+                    f"{run.run_name} {found.name}: {result.error}",
+                    style="yellow",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+            rows.append(_row(result))
             progress.advance(task)
     return rows
-
-
-def _evaluate_one(
-    reader: Reader,
-    run: RunRecord,
-    found: CheckpointRecord,
-    reevaluator: Reevaluator,
-    episodes: int | None,
-    *,
-    skip_current: bool,
-) -> Row:
-    """One row of the result; a broken checkpoint is a row with its error."""
-    from flowmbpo.runs.files import BrokenFile
-    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
-    from flowmbpo.training.evaluator import protocol
-
-    if episodes is None and skip_current:
-        episodes = run.whole_param("evaluation.episodes")
-    seed = run.whole_param("evaluation.seed")
-    how = protocol(DEFAULT_SEED if seed is None else seed, episodes or DEFAULT_EPISODES)
-    if skip_current and how.was_used_for(found):
-        return _row(run, found, how, dict(found.metrics), skipped=True)
-    try:
-        with checkpoint_folder(reader.store, found) as folder:
-            metrics = reevaluator(folder, how).metrics()
-    except (BrokenFile, FileNotFoundError) as error:
-        tables.err.print(
-            f"{run.run_name} {found.name}: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True
-        )
-        return _row(run, found, how, {}, error=str(error))
-    record_evaluation(reader.store, run, found, metrics, how)
-    return _row(run, found, how, metrics)
 
 
 def _whole_numbers(text: str | None) -> list[int]:
@@ -174,54 +148,19 @@ def _whole_numbers(text: str | None) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _schemes(
-    reader: Reader,
-    run: RunRecord,
-    found: CheckpointRecord,
-    episodes: int | None,
-    substeps: Sequence[int],
-    integrators: Sequence[str],
-    device: str,
-) -> Iterator[Row]:
-    """One row for each scheme of one checkpoint; a broken checkpoint is one row with its error."""
-    from flowmbpo.runs.files import BrokenFile
-    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
-    from flowmbpo.training.evaluator import protocol
-    from flowmbpo.training.schemes import judge_schemes
-
-    seed = run.whole_param("evaluation.seed")
-    how = protocol(DEFAULT_SEED if seed is None else seed, episodes or DEFAULT_EPISODES)
-    try:
-        with checkpoint_folder(reader.store, found) as folder:
-            for judged in judge_schemes(folder, how, substeps, integrators, device):
-                scores = {key.removeprefix("model/"): value for key, value in judged.items() if "eval/" not in key}
-                yield _row(run, found, how, judged) | scores
-    except (BrokenFile, FileNotFoundError) as error:
-        yield _row(run, found, how, {}, error=str(error)) | {"integrator": None, "substeps": None}
-
-
-def _row(
-    run: RunRecord,
-    found: CheckpointRecord,
-    how: EvaluationProtocol,
-    metrics: dict[str, float],
-    *,
-    skipped: bool = False,
-    error: str | None = None,
-) -> Row:
-    figures = {name.removeprefix("eval/"): value for name, value in metrics.items() if name.startswith("eval/")}
+def _row(result: Reevaluation) -> Row:
     expected = ("mean_reward", "std_reward", "mean_length", "model_predicted_reward")
     return {
-        "run_id": run.run_id,
-        "name": run.name,
-        "seed": run.seed,
-        "checkpoint": found.name,
-        "epoch": found.epoch,
-        "episodes": how.episodes,
+        "run_id": result.run.run_id,
+        "name": result.run.name,
+        "seed": result.run.seed,
+        "checkpoint": result.checkpoint.name,
+        "epoch": result.checkpoint.epoch,
+        "episodes": result.how.episodes,
         **dict.fromkeys(expected),
-        **figures,
-        "skipped": skipped,
-        "error": error,
+        **{name.removeprefix("eval/").removeprefix("model/"): value for name, value in result.metrics.items()},
+        "skipped": result.skipped,
+        "error": result.error,
     }
 
 

@@ -11,10 +11,10 @@ import typer
 from flowmbpo.cli import streams, tables
 from flowmbpo.cli.options import JsonOption, TrackingOption
 from flowmbpo.cli.progress import duration
-from flowmbpo.cli.runs import read_and_mark
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.layout import JOBS
 from flowmbpo.tracking.reader import open_reader
+from flowmbpo.tracking.recovery import current_runs
 from flowmbpo.tracking.store import check_sqlite, resolve_store
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _runs(uri: str) -> dict[str, RunRecord]:
         store = resolve_store(uri)
         if store.sqlite and not check_sqlite(store.sqlite, write=False):
             return {}
-        return {run.run_id: run for run in read_and_mark(open_reader(store))}
+        return {run.run_id: run for run in current_runs(open_reader(store))}
     except (UserError, WorkFailed) as error:
         tables.err.print(f"warning: no training state: {error}", markup=False, highlight=False, soft_wrap=True)
         return {}

@@ -40,8 +40,8 @@ def record(
 
     from flowmbpo.runs.files import BrokenFile
     from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
-    from flowmbpo.training.builder import experiment_of
     from flowmbpo.training.devices import choose_device
+    from flowmbpo.training.loading import experiment_of
     from flowmbpo.training.recorded import write_recorded
     from flowmbpo.training.rollout import record_episodes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from flowmbpo.cli.progress import duration
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EVALUATED_REWARD
-from flowmbpo.tracking.reader import Reader, open_reader, select_runs
+from flowmbpo.tracking.reader import open_reader, select_runs
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import check_sqlite, resolve_store
 
@@ -38,67 +38,29 @@ def runs(
     wanted = {text.upper() for text in status or ()}
     if unknown := wanted.difference(STATUSES):
         raise UserError(f"--status {sorted(unknown)[0]}: use {', '.join(STATUSES)}")
-    found = live_runs(tracking_uri)
+    found = _runs(tracking_uri)
+    _mention_undelivered()
     if selectors:
         chosen = {run.run_id for group in select_runs(found, selectors).values() for run in group}
         found = [run for run in found if run.run_id in chosen]
     if wanted:
         found = [run for run in found if run.status in wanted]
     if as_json:
-        tables.print_json([document(run) for run in found])
+        tables.print_json([run.document() for run in found])
     elif found:
         _print(found)
     else:
         tables.err.print("No runs yet; `flowmbpo run quickstart` makes one.")
 
 
-def live_runs(tracking_uri: str | None) -> list[RunRecord]:
-    """All runs, newest first, dead ones marked before. Nothing yet in the default store is no error."""
+def _runs(tracking_uri: str | None) -> list[RunRecord]:
+    """All runs, newest first. Nothing yet in the default store is no error."""
     store = resolve_store(tracking_uri)
     if not tracking_uri and store.sqlite and not check_sqlite(store.sqlite, write=False):
-        _mention_undelivered()
         return []
-    reader = open_reader(store)
-    found = read_and_mark(reader)
-    _mention_undelivered()
-    return found
+    from flowmbpo.tracking.recovery import current_runs
 
-
-def read_and_mark(reader: Reader) -> list[RunRecord]:
-    """All runs of the store; those whose process is gone are closed as KILLED first."""
-    from flowmbpo.tracking.places import has_no_process, runs_as_they_are
-
-    found = reader.runs()
-    if any(has_no_process(reader.store, run) for run in found):
-        from flowmbpo.tracking.recovery import mark_dead_runs
-
-        mark_dead_runs(reader.store, found)
-        return runs_as_they_are(reader)
-    return found
-
-
-def document(run: RunRecord) -> dict[str, Any]:
-    """One run as JSON."""
-    return {
-        "run_id": run.run_id,
-        "name": run.name,
-        "seed": run.seed,
-        "status": run.status,
-        "epoch": run.epoch,
-        "max_epochs": run.max_epochs,
-        "env_steps": run.env_steps,
-        "episode_reward": run.episode_reward,
-        "eval_reward": run.value(EVALUATED_REWARD),
-        "env_steps_per_second": run.value(ENV_STEPS_PER_SECOND),
-        "eta_seconds": run.eta_seconds,
-        "start_time": run.start_time,
-        "wall_seconds": run.wall_seconds,
-        "host": run.tags.get("flowmbpo.host"),
-        "slurm_job_id": run.tags.get("flowmbpo.slurm_job_id"),
-        "origin": run.origin or None,
-        "note": run.note or None,
-        "tags": run.user_tags,
-    }
+    return current_runs(open_reader(store))
 
 
 def _print(found: list[RunRecord]) -> None:

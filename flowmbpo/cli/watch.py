@@ -11,10 +11,10 @@ from flowmbpo.cli import curve, streams, tables
 from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import TrackingOption
 from flowmbpo.cli.progress import duration
-from flowmbpo.cli.runs import read_and_mark
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EVALUATED_REWARD
 from flowmbpo.tracking.reader import Reader, open_reader, select_run
 from flowmbpo.tracking.records import RunRecord
+from flowmbpo.tracking.recovery import current_runs
 
 _HEIGHT = 14
 
@@ -31,7 +31,7 @@ def watch(
 ) -> None:
     """Follow one run until it ends."""
     reader = open_reader(tracking_uri)
-    record = select_run(read_and_mark(reader), run)
+    record = select_run(current_runs(reader), run)
     if tables.on_terminal(tables.out):
         _live(reader, record, interval)
     else:
@@ -39,7 +39,7 @@ def watch(
 
 
 def _latest(reader: Reader, run: RunRecord) -> RunRecord:
-    return select_run(read_and_mark(reader), run.run_id)
+    return select_run(current_runs(reader), run.run_id)
 
 
 def _live(reader: Reader, run: RunRecord, interval: float) -> None:

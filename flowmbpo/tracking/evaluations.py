@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from flowmbpo.tracking.metrics import check_names
 from flowmbpo.tracking.mlflow_client import open_client, translated
@@ -16,6 +17,9 @@ from flowmbpo.tracking.mlflow_writer import log_model_metrics
 from flowmbpo.tracking.reader import EVALUATION_TAG
 from flowmbpo.tracking.records import CheckpointRecord, RunRecord
 from flowmbpo.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,25 @@ class EvaluationProtocol:
         return checkpoint.mean_reward is not None and checkpoint.tags.get(EVALUATION_TAG) == self.tags()[EVALUATION_TAG]
 
 
-def record_evaluation(
-    store: Store, run: RunRecord, checkpoint: CheckpointRecord, metrics: Mapping[str, float], how: EvaluationProtocol
-) -> None:
-    """Log `eval/*` metrics of one checkpoint at the environment steps of its training.
+class EvaluationWriter:
+    """Writes evaluations into one store, through one client that is opened for the first of them."""
 
-    Raises:
-        ValueError: a metric that is not in the catalogue.
-        WorkFailed: the store cannot be reached.
-    """
-    check_names(metrics)
-    client = open_client(store, write=True)
-    with translated(store):
-        log_model_metrics(
-            client, run.mlflow_run_id, checkpoint.model_id, metrics, checkpoint.env_steps or 0, int(time.time() * 1000)
-        )
-        client.set_logged_model_tags(checkpoint.model_id, how.tags())
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._client: MlflowClient | None = None
+
+    def write(
+        self, run: RunRecord, checkpoint: CheckpointRecord, metrics: Mapping[str, float], how: EvaluationProtocol
+    ) -> None:
+        """Log `eval/*` metrics of one checkpoint at the environment steps of its training.
+
+        Raises:
+            ValueError: a metric that is not in the catalogue.
+            WorkFailed: the store cannot be reached.
+        """
+        check_names(metrics)
+        self._client = client = self._client or open_client(self.store, write=True)
+        step, now = checkpoint.env_steps or 0, int(time.time() * 1000)
+        with translated(self.store):
+            log_model_metrics(client, run.mlflow_run_id, checkpoint.model_id, metrics, step, now)
+            client.set_logged_model_tags(checkpoint.model_id, how.tags())

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, RunStatus
-from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS
+from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS, EVALUATED_REWARD
 
 RATING_TAG = "flowmbpo.rating"  # of a checkpoint
 NOTE_TAG = "mlflow.note.content"  # MLflow's own description of a run
@@ -134,6 +135,29 @@ class RunRecord:
             return int(self.params[name])
         except (KeyError, ValueError):
             return None
+
+    def document(self) -> dict[str, Any]:
+        """What `--json` shows of it."""
+        return {
+            "run_id": self.run_id,
+            "name": self.name,
+            "seed": self.seed,
+            "status": self.status,
+            "epoch": self.epoch,
+            "max_epochs": self.max_epochs,
+            "env_steps": self.env_steps,
+            "episode_reward": self.episode_reward,
+            "eval_reward": self.value(EVALUATED_REWARD),
+            "env_steps_per_second": self.value(ENV_STEPS_PER_SECOND),
+            "eta_seconds": self.eta_seconds,
+            "start_time": self.start_time,
+            "wall_seconds": self.wall_seconds,
+            "host": self.tags.get("flowmbpo.host"),
+            "slurm_job_id": self.tags.get("flowmbpo.slurm_job_id"),
+            "origin": self.origin or None,
+            "note": self.note or None,
+            "tags": self.user_tags,
+        }
 
 
 @dataclass(frozen=True)

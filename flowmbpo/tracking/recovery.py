@@ -20,7 +20,8 @@ from flowmbpo.runs.layout import RunFiles, run_folders
 from flowmbpo.runs.lock import DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, RunLock, hostname, is_locked
 from flowmbpo.tracking.delivery import Delivery
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
-from flowmbpo.tracking.places import has_no_process, run_folder, store_names, store_of
+from flowmbpo.tracking.places import has_no_process, run_folder, runs_as_they_are, store_names, store_of
+from flowmbpo.tracking.reader import Reader
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import Store
 
@@ -93,6 +94,15 @@ def sync_run(files: RunFiles, store: Store | None) -> Synced:
         return Synced(run_id, 0, status, str(error))
     finally:
         lock.release()
+
+
+def current_runs(reader: Reader) -> list[RunRecord]:
+    """All runs of the store, newest first; those whose process is gone are closed as KILLED before."""
+    found = reader.runs()
+    if any(has_no_process(reader.store, run) for run in found):
+        mark_dead_runs(reader.store, found)
+        return runs_as_they_are(reader)
+    return found
 
 
 def mark_dead_runs(store: Store, runs: Sequence[RunRecord]) -> list[str]:

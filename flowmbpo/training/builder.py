@@ -12,7 +12,6 @@ from torch import nn
 
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
-from flowmbpo.algorithms.policy import DeterministicPolicy
 from flowmbpo.algorithms.pwm import PWM
 from flowmbpo.envs import make_env
 from flowmbpo.models.actor import Actor
@@ -24,8 +23,6 @@ from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
 from flowmbpo.models.noise_flow import NoiseFlowDynamics
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
-from flowmbpo.runs.checkpoint import Checkpoint
-from flowmbpo.runs.files import BrokenFile
 from flowmbpo.spec.rules import DISTURBANCES
 from flowmbpo.spec.schema import (
     AntEnvSpec,
@@ -83,11 +80,9 @@ def build_held_out(env: Any, episodes: int) -> HeldOut:
 
 def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator) -> PWM:
     """The learner on `env`, its networks on the environment's device with weights from Torch's global generator."""
-    train, model = experiment.train, experiment.world_model
+    train = experiment.train
     recorded = read_recorded(Path(train.pretrain.data), env, experiment.env) if train.pretrain else None
-    limit = math.inf if isinstance(model, SimulatorWorldModelSpec) else OBSERVATION_LIMIT
-    observations = ObservationNormalizer(env.obs_dim, env.device, enabled=train.normalize_observations, limit=limit)
-    reward_scale = Scale(train.reward_scaling, env.device)
+    observations, reward_scale = build_normalizers(experiment, env.device)
     return PWM(
         env=env,  # the recorder passes everything else through
         world_model=build_world_model(experiment, observations, reward_scale).to(env.device),
@@ -102,6 +97,14 @@ def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: tor
         generator=generator,
         recorded=recorded,
     )
+
+
+def build_normalizers(experiment: Experiment, device: torch.device) -> tuple[ObservationNormalizer, Scale]:
+    """Of observations and of rewards, before anything was seen."""
+    train = experiment.train
+    limit = math.inf if isinstance(experiment.world_model, SimulatorWorldModelSpec) else OBSERVATION_LIMIT
+    enabled, size = train.normalize_observations, experiment.env.observation_dim
+    return ObservationNormalizer(size, device, enabled=enabled, limit=limit), Scale(train.reward_scaling, device)
 
 
 def build_env(spec: EnvSpec, num_envs: int, seed: int, device: str) -> Any:
@@ -242,38 +245,3 @@ def build_critic(experiment: Experiment) -> Critic:
         ensemble=spec.ensemble,
         standardize=standardized_groups(experiment.world_model),
     )
-
-
-def experiment_of(found: Checkpoint) -> Experiment:
-    """The experiment that a checkpoint was trained as. Raises BrokenFile when it is not a valid one."""
-    from pydantic import ValidationError
-
-    try:
-        return Experiment.model_validate(found.manifest["experiment"])
-    except (KeyError, ValidationError) as error:
-        raise BrokenFile(f"{found.path}: its experiment is not valid for this version ({error})") from error
-
-
-def load_policy(found: Checkpoint, device: str) -> DeterministicPolicy:
-    """The deterministic policy of a deployable checkpoint. Raises BrokenFile when networks and weights do not fit."""
-    return load_learner(found, device).policy()
-
-
-def load_learner(found: Checkpoint, device: str) -> PWM:
-    """Everything that a deployable checkpoint knows, to act and to be measured with. Raises BrokenFile as above."""
-    experiment = experiment_of(found)
-    # One environment and the smallest replay: the algorithm is built to act, not to learn.
-    horizon = experiment.train.sequence_length
-    small = experiment.train.model_copy(update={"num_envs": 1, "replay_capacity": 2 * (horizon + 1), "pretrain": None})
-    algorithm = build(
-        experiment.model_copy(
-            update={"train": small, "evaluation": experiment.evaluation.model_copy(update={"episodes": 1})}
-        ),
-        0,
-        device,
-    ).algorithm
-    try:
-        algorithm.load_deployable_state(found.load(device))
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise BrokenFile(f"{found.path}: its weights do not fit its networks ({error})") from error
-    return algorithm

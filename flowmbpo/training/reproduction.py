@@ -17,8 +17,8 @@ from flowmbpo.runs.lock import HOST_TAG, hostname
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.records import number
 from flowmbpo.training import session
-from flowmbpo.training.builder import experiment_of
 from flowmbpo.training.continuation import code_changes, continue_with_threads, not_compared
+from flowmbpo.training.loading import experiment_of
 from flowmbpo.training.progress import Watcher
 
 _MEASURED = ("perf/", "system/")  # time and the machine, which no second run has again

@@ -18,7 +18,7 @@ from flowmbpo.envs.scenes import SCENES, Scene
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.episode import Episode, Outcome
 from flowmbpo.spec.identity import run_name
-from flowmbpo.training import builder
+from flowmbpo.training import builder, loading
 from flowmbpo.training.evaluator import Evaluation, EvaluationEnv, Evaluator, Policy
 
 
@@ -29,11 +29,11 @@ def episode_of_checkpoint(folder: Path, device: str, seed: int | None = None, st
     Raises BrokenFile when `folder` is not an intact checkpoint.
     """
     found = checkpoint.verify(folder, "checkpoint")
-    experiment = builder.experiment_of(found)
+    experiment = loading.experiment_of(found)
     seed = experiment.evaluation.seed if seed is None else seed
     env = builder.build_env(experiment.env, 1, seed, device)
     return rollout(
-        builder.load_policy(found, device),
+        loading.load_policy(found, device),
         env,
         SCENES[experiment.env.kind](),
         steps=steps or env.episode_length,
@@ -115,9 +115,9 @@ def record_episodes(
 
     Each episode keeps one standard deviation of `noise`, in turn. Raises BrokenFile for a checkpoint that is not whole.
     """
-    experiment = builder.experiment_of(found)
+    experiment = loading.experiment_of(found)
     env = builder.build_env(experiment.env, episodes, seed, device)
     kept = HeldOut.of(env, steps=env.episode_length, episodes=episodes)
     sizes = torch.tensor(noise, device=device)[torch.arange(episodes, device=device) % len(noise)]
-    policy = NoisyPolicy(builder.load_policy(found, device), sizes, torch.Generator(device).manual_seed(seed))
+    policy = NoisyPolicy(loading.load_policy(found, device), sizes, torch.Generator(device).manual_seed(seed))
     return kept, Evaluator(env, seed)(policy, kept)

@@ -10,7 +10,7 @@ from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.spec.schema import FlowWorldModelSpec
 from flowmbpo.tracking.evaluations import EvaluationProtocol
-from flowmbpo.training import builder
+from flowmbpo.training import builder, loading
 
 
 def judge_schemes(
@@ -22,14 +22,14 @@ def judge_schemes(
     `folder` is not an intact checkpoint, UserError when its model is not integrated, or not so.
     """
     found = checkpoint.verify(folder, "checkpoint")
-    experiment = builder.experiment_of(found)
+    experiment = loading.experiment_of(found)
     model = experiment.world_model
     if not isinstance(model, FlowWorldModelSpec):
         raise UserError(
             f"{experiment.name}: world_model.kind is {model.kind!r}, whose step is not integrated; "
             "only a flow has substeps"
         )
-    learner = builder.load_learner(found, device)
+    learner = loading.load_learner(found, device)
     evaluator = builder.build_evaluator(experiment, how.episodes, how.seed, device)
     held_out = builder.build_held_out(learner.collector.env, how.episodes)
     dynamics = learner.world_model.dynamics

@@ -21,7 +21,7 @@ from flowmbpo.tracking import code_state
 from flowmbpo.tracking.records import number
 from flowmbpo.tracking.run_tracker import RunDescription, RunTracker, resume_run, start_run
 from flowmbpo.tracking.store import resolve_store
-from flowmbpo.training import builder
+from flowmbpo.training import builder, loading
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.continuation import code_changes, continue_with_threads, not_compared, registry_changes
@@ -104,7 +104,7 @@ def resume(
         stack.callback(lock.release)
         state = _intact_state(run_id, files, watcher)
         try:
-            experiment, seed = builder.experiment_of(state), int(state.manifest["seed"])
+            experiment, seed = loading.experiment_of(state), int(state.manifest["seed"])
         except (BrokenFile, KeyError, TypeError, ValueError) as error:
             raise UserError(f"run {run_id} cannot be continued by this version: {error}") from error
         overrides = [str(item) for item in state.manifest.get("overrides", ())]

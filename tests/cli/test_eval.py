@@ -148,10 +148,29 @@ def test_rerun_all_skips_what_is_up_to_date(flowmbpo, here):
     assert not any(row["skipped"] for row in other)
 
 
+def test_one_read_one_client_and_no_learner(flowmbpo, here, monkeypatch):
+    from flowmbpo.tracking import evaluations
+    from flowmbpo.tracking.sqlite_reader import SqliteReader
+    from flowmbpo.training import builder
+
+    calls = []
+    read, connect = SqliteReader.runs, evaluations.open_client
+    monkeypatch.setattr(SqliteReader, "runs", lambda self: calls.append("read") or read(self))
+    monkeypatch.setattr(evaluations, "open_client", lambda *a, **k: calls.append("client") or connect(*a, **k))
+    monkeypatch.setattr(builder, "build_algorithm", lambda *_: pytest.fail("a policy needs no learner"))
+    assert flowmbpo("eval", "--rerun-all", "--episodes", 4).code == 0
+    assert calls == ["read", "client"]
+
+
+def test_rerun_all_judges_as_the_run_itself_did(flowmbpo, here):
+    rows = flowmbpo("eval", "--rerun-all", "--json").json()
+    assert [(row["episodes"], row["skipped"]) for row in rows] == [(32, True)] * 2  # its spec says 32
+
+
 def test_rerun_all_goes_on_where_it_was_interrupted(flowmbpo, here, run_id, monkeypatch):
     from flowmbpo.training.reevaluation import Reevaluator
 
-    call = Reevaluator.__call__
+    call = Reevaluator.evaluate
     done = []
 
     def interrupted(self, folder, how):
@@ -160,9 +179,9 @@ def test_rerun_all_goes_on_where_it_was_interrupted(flowmbpo, here, run_id, monk
         done.append(folder)
         return call(self, folder, how)
 
-    monkeypatch.setattr(Reevaluator, "__call__", interrupted)
+    monkeypatch.setattr(Reevaluator, "evaluate", interrupted)
     assert flowmbpo("eval", "--rerun-all", "--episodes", 4).code == 130
-    monkeypatch.setattr(Reevaluator, "__call__", call)
+    monkeypatch.setattr(Reevaluator, "evaluate", call)
     rows = flowmbpo("eval", "--rerun-all", "--episodes", 4, "--json").json()
     assert [row["skipped"] for row in rows] == [True, False]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from flowmbpo.errors import UserError
-from flowmbpo.tracking.evaluations import EvaluationProtocol, record_evaluation
+from flowmbpo.tracking.evaluations import EvaluationProtocol, EvaluationWriter
 from flowmbpo.tracking.mlflow_reader import MlflowReader
 from flowmbpo.tracking.reader import open_reader, select_run, select_runs
 from flowmbpo.tracking.sqlite_reader import SqliteReader
@@ -123,11 +123,11 @@ def test_checkpoints_with_their_newest_evaluation(store, client, written):
     assert (first.epoch, first.env_steps, first.mean_reward, first.model_id) == (10, 20480, None, model.model_id)
     assert (second.epoch, second.env_steps, second.name) == (20, None, "epoch-000020")
     old, new = EvaluationProtocol(1, 10_000, 128), EvaluationProtocol(2, 10_000, 128)
-    record_evaluation(store, run, first, {"eval/mean_reward": 700.0, "eval/fall_share": 0.5}, old)
+    EvaluationWriter(store).write(run, first, {"eval/mean_reward": 700.0, "eval/fall_share": 0.5}, old)
     evaluated = reader.checkpoints([run])[0]
     assert old.was_used_for(evaluated)
     assert not new.was_used_for(evaluated)
-    record_evaluation(store, run, first, {"eval/mean_reward": 800.0}, new)
+    EvaluationWriter(store).write(run, first, {"eval/mean_reward": 800.0}, new)
     for reader in both(store):
         record = reader.checkpoints([run])[0]
         assert record.mean_reward == 800.0

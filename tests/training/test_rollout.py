@@ -10,7 +10,7 @@ from flowmbpo.envs.scenes import SCENES
 from flowmbpo.physics import ant_pose
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.files import BrokenFile
-from flowmbpo.training import builder
+from flowmbpo.training import builder, loading
 from flowmbpo.training.rollout import episode_of_checkpoint, rollout
 
 
@@ -93,9 +93,9 @@ def test_it_is_the_first_episode_of_the_evaluation(saved, env):
     folder = saved(env)
     found = episode_of_checkpoint(folder, "cpu")
     opened = checkpoint.verify(folder, "checkpoint")
-    experiment = builder.experiment_of(opened)
+    experiment = loading.experiment_of(opened)
     evaluator = builder.build_evaluator(experiment, 1, experiment.evaluation.seed, "cpu")
-    evaluation = evaluator(builder.load_policy(opened, "cpu"))
+    evaluation = evaluator(loading.load_policy(opened, "cpu"))
     assert found.cumulative_reward[-1] == pytest.approx(evaluation.mean_reward, rel=1e-5)
     assert found.steps == evaluation.mean_length
     assert found.title == "tiny/seed-3"

@@ -12,7 +12,7 @@ from flowmbpo.runs.journal import PHASE_TAG
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.tracker import MemoryTracker
-from flowmbpo.training import builder
+from flowmbpo.training import builder, loading
 from flowmbpo.training import trainer as trainer_module
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
@@ -213,7 +213,7 @@ def test_a_checkpoint_gives_the_policy_that_was_evaluated(tmp_path):
     trainer = make(tmp_path, tiny(normalize_observations=True))
     trainer.train()
     found = checkpoint.verify(trainer.checkpoints.files.checkpoint(8), "checkpoint")
-    again = trainer.evaluator(builder.load_policy(found, "cpu"))
+    again = trainer.evaluator(loading.load_policy(found, "cpu"))
     assert again.metrics() == found.manifest["evaluation"]
 
 

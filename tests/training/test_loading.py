@@ -1,0 +1,34 @@
+"""What is loaded from a checkpoint acts and predicts as the learner that wrote it, bit for bit."""
+
+import pytest
+import torch
+from tiny import tiny
+
+from flowmbpo.runs import checkpoint
+from flowmbpo.training import builder, loading
+
+RECIPES = {
+    "as published": {},
+    "centered": {"regression": "centered", "reward_scaling": "running_std"},
+    "raw": {"regression": "raw", "normalize_observations": False},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_policy_is_loaded_without_a_learner(tmp_path, recipe, monkeypatch):
+    experiment = tiny("pointmass", **RECIPES[recipe])
+    learner = builder.build(experiment, 3, "cpu").algorithm
+    learner.begin_epoch(0)
+    learner.rollout()  # the normalisers have seen something
+    about = {"epoch": 1, "env_steps": 8, "seed": 3, "experiment": experiment.model_dump(mode="json")}
+    state = learner.deployable_state()
+    folder = checkpoint.save(tmp_path / "epoch-000001", state, kind="checkpoint", about=about)
+    expected = loading.load_learner(checkpoint.verify(folder, "checkpoint"), "cpu").policy()
+    monkeypatch.setattr(builder, "build_algorithm", lambda *_: pytest.fail("a policy needs no learner"))
+    policy = loading.load_policy(checkpoint.verify(folder, "checkpoint"), "cpu")
+    obs = torch.randn(5, experiment.env.observation_dim, generator=torch.Generator().manual_seed(0))
+    for each in (policy, expected):
+        each.begin(5)
+    for _ in range(experiment.train.horizon + 1):  # open loop encodes again after so many
+        for loaded, known in zip(policy.act(obs), expected.act(obs), strict=True):
+            torch.testing.assert_close(loaded, known, rtol=0, atol=0)
