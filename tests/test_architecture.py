@@ -150,6 +150,13 @@ def test_light_commands_load_nothing_heavy(arguments):
     assert result.stdout.endswith("LOADED []\n"), result.stdout + result.stderr
 
 
+def test_help_looks_for_no_extensions():
+    """They are found with the schema, by reading what every installed package says of itself."""
+    program = "import sys, flowmbpo.cli.app; print('flowmbpo.spec.schema' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
 def test_looking_at_a_run_loads_nothing_heavy():
     program = "import sys, flowmbpo.runs.checkpoint, flowmbpo.runs.journal, flowmbpo.runs.lock; print(set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,7 +11,6 @@ from flowmbpo.cli.bench_log import measure_log
 from flowmbpo.cli.bench_sim import measure_sim
 from flowmbpo.cli.completion import experiment_names, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
-from flowmbpo.spec.registry import load_registry
 
 bench = typer.Typer(no_args_is_help=True, help="Measure this machine.")
 
@@ -48,6 +47,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Seconds per epoch and phase, memory, and how much of the time the matrix products alone need."""
+    from flowmbpo.spec.registry import load_registry
+
     experiment = load_registry(registry).resolve(name, overrides or []).spec
 
     from flowmbpo.training.benchmark import measure_training

@@ -11,7 +11,6 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
 from flowmbpo.errors import UserError
-from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.store import check_sqlite, resolve_store
 
@@ -43,12 +42,14 @@ def import_run(
     as_json: JsonOption = False,
 ) -> None:
     """Import the curves of another program as a finished run with its origin, compared and drawn as a reference."""
+    from flowmbpo.spec.registry import load_registry
+
     known = load_registry(registry)
     if name in known.names() or name in known.aliases:
         raise UserError(f"{name!r} is an experiment of the registry; an imported run is a reference, name it otherwise")
     from pydantic import TypeAdapter, ValidationError
 
-    from flowmbpo.spec.schema import Name
+    from flowmbpo.spec.sections import Name
 
     try:
         TypeAdapter(Name).validate_python(name)

@@ -11,7 +11,6 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
 from flowmbpo.errors import UserError
-from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.store import check_database, resolve_store
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def run(
     else:
         if not names:
             raise UserError("name at least one experiment; `flowmbpo list` shows them")
+        from flowmbpo.spec.registry import load_registry
+
         found = load_registry(registry)
         chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
         plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]

@@ -13,7 +13,6 @@ from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_seeds, slurm_time
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RunFiles
-from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.store import Store, check_database, resolve_store
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from flowmbpo.cluster.planning import Plan
     from flowmbpo.cluster.request import JobRequest
     from flowmbpo.cluster.submission import Submission
+    from flowmbpo.spec.registry import Registry
 
 CLUSTERS = ("auto", "slurm", "local")
 
@@ -83,6 +83,7 @@ def submit(
     from flowmbpo.cluster import disks, planning, send
     from flowmbpo.cluster.race import withdraw
     from flowmbpo.cluster.request import sbatch_options
+    from flowmbpo.spec.registry import load_registry
 
     found = load_registry(registry)
     if resume:

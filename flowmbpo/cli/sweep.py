@@ -11,7 +11,6 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
-from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.store import resolve_store
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Search with Optuna by the real evaluation; the same command continues a search that was interrupted."""
+    from flowmbpo.spec.registry import load_registry
+
     found = load_registry(registry)
     name = found.canonical(name)
     found.resolve(name, overrides or [])

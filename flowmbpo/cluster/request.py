@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from flowmbpo.errors import UserError
-from flowmbpo.spec.schema import PositiveInt, ResourcesSpec
+from flowmbpo.spec.schema import ResourcesSpec
+from flowmbpo.spec.sections import PositiveInt
 
 CLUSTER_FILE_VARIABLE = "FLOWMBPO_CLUSTER"
 # sbatch options without which a job of ours does not work, and why or what to use instead

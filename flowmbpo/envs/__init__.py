@@ -31,7 +31,7 @@ __all__ = [
     "make_env",
 ]
 
-# kind -> (module, class); a new environment is a module and a line here
+# kind -> (module, class); a new environment is a module and a line here, or a package of its own (docs/extending.md)
 ENVIRONMENTS = {
     "ant": ("flowmbpo.envs.disturbed_ant", "DisturbedAnt"),  # an `AntEnv` where nothing is asked to disturb it
     "pointmass": ("flowmbpo.envs.pointmass", "PointMassEnv"),
@@ -49,12 +49,19 @@ _LAZY = {
 
 def make_env(kind: str, **arguments: Any) -> Env:
     """The environment called `kind`, built with the keyword arguments of its class; ValueError for an unknown kind."""
-    if kind not in ENVIRONMENTS:
-        close = difflib.get_close_matches(kind, ENVIRONMENTS, n=1)
+    if kind in ENVIRONMENTS:
+        module, name = ENVIRONMENTS[kind]
+        return getattr(importlib.import_module(module), name)(**arguments)
+    from flowmbpo.spec import extensions
+    from flowmbpo.spec.schema import ENV_EXTENSIONS
+
+    if kind not in ENV_EXTENSIONS:
+        known = sorted([*ENVIRONMENTS, *ENV_EXTENSIONS])
+        close = difflib.get_close_matches(kind, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"environment is {kind!r}; allowed: {', '.join(sorted(ENVIRONMENTS))}{hint}")
-    module, name = ENVIRONMENTS[kind]
-    return getattr(importlib.import_module(module), name)(**arguments)
+        raise ValueError(f"environment is {kind!r}; allowed: {', '.join(known)}{hint}")
+    section = ENV_EXTENSIONS[kind]
+    return extensions.load(section, section.environment)(**arguments)
 
 
 for _id, _kind in (("flowmbpo/Ant-v0", "ant"), ("flowmbpo/PointMass-v0", "pointmass")):

@@ -1,6 +1,7 @@
 """What each environment looks like: its shapes, and where they are. For recordings; learning never asks.
 
-A new environment that should be shown in replays gets a function and a line in `SCENES`.
+A new environment that should be shown in replays gets a function and a line in `SCENES`; one of another package has
+a method `scene() -> Scene`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from flowmbpo.errors import UserError
 from flowmbpo.physics import ant, ant_pose
 from flowmbpo.physics.ant_pose import Capsule
 
@@ -45,3 +47,11 @@ def _pointmass() -> Scene:
 
 
 SCENES: dict[str, Callable[[], Scene]] = {"ant": _ant, "pointmass": _pointmass}
+
+
+def scene_of(kind: str, env: Any) -> Scene:
+    """The scene of an environment of this kind. Raises UserError where it has none."""
+    make = SCENES.get(kind) or getattr(env, "scene", None)
+    if make is None:
+        raise UserError(f"the environment {kind!r} does not say what it looks like (a method `scene`)")
+    return make()

@@ -142,6 +142,8 @@ def _finding(model: Model, values: dict[str, Any], error: Any, entry_keys: tuple
     if error["type"] == "extra_forbidden":
         beside = reduce(_inside, path[:-1], values)
         return _unknown_key(model, owner, path, value, beside, entry_keys)
+    if error["type"] in ("value_error", "assertion_error"):  # a validator of an extension's section
+        return Finding(path, value, str(error["ctx"]["error"]))
     allowed = fields.allowed(owner, name)
     if error["type"] == "missing" and value is None:
         hint = f"add {name} to the table {'.'.join(str(part) for part in path[:-1]) or 'itself'}"

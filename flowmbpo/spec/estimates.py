@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from flowmbpo.spec.extensions import WorldModelExtension
 from flowmbpo.spec.parameters import REWARD_BINS, count_parameters
 from flowmbpo.spec.rules import Verdict
 from flowmbpo.spec.schema import (
@@ -76,6 +77,8 @@ def _evaluations_per_step(spec: Experiment) -> int:
     model = spec.world_model
     if isinstance(model, FlowWorldModelSpec):
         return STAGES[model.integrator] * model.substeps
+    if isinstance(model, WorldModelExtension):
+        return model.evaluations_per_step
     return model.members if isinstance(model, EnsembleWorldModelSpec) else 1
 
 

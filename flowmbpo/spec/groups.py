@@ -11,7 +11,8 @@ from pydantic import Field
 from flowmbpo.spec import fields
 from flowmbpo.spec.identity import ABSENT, NOT_IDENTITY
 from flowmbpo.spec.problems import did_you_mean, show
-from flowmbpo.spec.schema import Experiment, Name, Section
+from flowmbpo.spec.schema import Experiment
+from flowmbpo.spec.sections import Name, Section
 
 
 class Group(Section):

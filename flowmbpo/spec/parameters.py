@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from flowmbpo.spec.extensions import WorldModelExtension
 from flowmbpo.spec.schema import (
     EnsembleWorldModelSpec,
     Experiment,
@@ -79,6 +80,8 @@ def count_parameters(spec: Experiment) -> ParameterCounts:
         dynamics += linear(model.units[-1], latent)
     if isinstance(model, EnsembleWorldModelSpec):
         dynamics *= model.members
+    if isinstance(model, WorldModelExtension):
+        dynamics = model.dynamics_parameters(latent, env.action_dim)
     bins = REWARD_BINS if model.reward_head == "two_hot" else 1
     reward_units = model.reward_units or model.units
     reward = normed([joint, *reward_units]) + linear(reward_units[-1], bins)

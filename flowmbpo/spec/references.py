@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flowmbpo.spec.schema import Hours, Line, Name, PositiveInt, Return, Section
+from flowmbpo.spec.sections import Hours, Line, Name, PositiveInt, Return, Section
 
 Interval = tuple[float, float]
 CURVES_FILE = "published_ant_curves.csv"

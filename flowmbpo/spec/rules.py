@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
+from flowmbpo.spec.schema import ENV_EXTENSIONS, AntEnvSpec, PointMassEnvSpec
 
 SHORT_HORIZON = 16
 UNSTABLE_EULER_SUBSTEPS = 8
@@ -67,8 +67,12 @@ def _short_horizon(v: Values) -> Iterator[Verdict]:
 
 
 def _observation_dim(v: Values) -> int:
-    if v["env.kind"] == "pointmass":
+    kind = v["env.kind"]
+    if kind == "pointmass":
         return PointMassEnvSpec.observation_dim
+    if kind in ENV_EXTENSIONS:
+        section = ENV_EXTENSIONS[kind]
+        return section(**{key: v[f"env.{key}"] for key in section.model_fields}).observation_dim
     keys = ("hidden_velocities", "observation_stack")
     return AntEnvSpec(**{key: v[f"env.{key}"] for key in keys}).observation_dim
 

@@ -8,66 +8,27 @@ depends on another key: everything else follows from these classes.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import Field
 
-PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Width = Annotated[int, Field(ge=1, le=65_536)]
-Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)]
-Discount = Annotated[float, Field(gt=0.0, le=1.0)]
-LearningRate = Annotated[float, Field(gt=0.0, le=1.0)]
-Norm = Annotated[float, Field(gt=0.0, le=1e9)]
-AdamBeta = Annotated[float, Field(ge=0.0, lt=1.0)]
-Return = Annotated[float, Field(ge=-1e9, le=1e9)]
-Hours = Annotated[float, Field(gt=0.0, le=10_000.0)]
-# `words`: what error messages say instead of the pattern
-Line = Annotated[
-    str,
-    Field(
-        max_length=500,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
-        json_schema_extra={"words": " on one line, of at most 500 characters"},
-    ),
-]
-Name = Annotated[
-    str,
-    Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$",
-        json_schema_extra={"words": " of 1 to 64 letters, digits and . _ + - that begins with a letter or digit"},
-    ),
-]
-Duration = Annotated[
-    str,
-    Field(
-        pattern=r"^([0-9]{1,3}-)?[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$",
-        json_schema_extra={"words": ' such as "12:00:00" or "2-00:00:00"'},
-    ),
-]
-GpuTypes = Annotated[
+from flowmbpo.spec.extensions import EnvExtension, WorldModelExtension, extensions
+from flowmbpo.spec.sections import (
+    AdamBeta,
+    Discount,
+    Duration,
+    GpuTypes,
+    Hours,
+    LearnedWorldModel,
+    LearningRate,
     Line,
-    BeforeValidator(lambda given: ",".join(given) if isinstance(given, tuple) and all_text(given) else given),
-    WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
-]
-
-
-def all_text(values: tuple[Any, ...]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys refused, no silent conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists_are_tuples(cls, data: Any) -> Any:
-        """TOML and JSON have lists only; strict mode would refuse them for tuples."""
-        if not isinstance(data, dict):
-            return data
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-
+    Name,
+    Norm,
+    PositiveInt,
+    Return,
+    Section,
+    Widths,
+)
 
 # --- environment -----------------------------------------------------------------------------------------------------
 
@@ -119,77 +80,39 @@ class PointMassEnvSpec(Section):
     episode_length: Annotated[int, Field(ge=1, le=1_000_000)] = Field(50, description="control steps until truncation")
 
 
-EnvSpec = Annotated[AntEnvSpec | PointMassEnvSpec, Field(discriminator="kind")]
+ENV_EXTENSIONS = extensions("flowmbpo.envs", EnvExtension, ("ant", "pointmass"))
+if TYPE_CHECKING:
+    EnvSpec = AntEnvSpec | PointMassEnvSpec | EnvExtension
+else:
+    EnvSpec = Annotated[
+        Union[(AntEnvSpec, PointMassEnvSpec, *ENV_EXTENSIONS.values())],
+        Field(discriminator="kind"),
+    ]
 
 
 # --- world model -----------------------------------------------------------------------------------------------------
 
 
-class _WorldModelBase(Section):
-    encoder: Literal["mlp", "observation"] = Field(
-        "mlp",
-        description="what z is: a learned latent on simplices, or the observation itself, whose change an MLP predicts",
-    )
-    units: Widths = Field(description="hidden widths of dynamics and reward")
-    reward_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
-        (), description="hidden widths of the reward head alone; empty for those of the dynamics"
-    )
-    encoder_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
-        description='hidden widths of the encoder; empty with encoder = "observation"'
-    )
-    latent_dim: Width = Field(description="width of the latent state z")
-    continuation_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
-        (), description="hidden widths of the head that predicts whether the episode goes on; empty for no such head"
-    )
-    latent_input: Literal["raw", "standardized"] = Field(
-        "raw",
-        description="what all networks see of a latent on simplices: z itself, as published, or simnorm_dim z - 1, "
-        "whose features have mean 0 and deviation about 1",
-    )
-    decoder_units: Annotated[tuple[Width, ...], Field(max_length=16)] = Field(
-        (),
-        description="hidden widths of the head that reconstructs the observation, so that the latent keeps what it "
-        "says; empty for no such head",
-    )
-    step: Literal["absolute", "logit_residual"] = Field(
-        "absolute",
-        description="how a network reaches the next point on the simplices: SimNorm(output), as published, or "
-        "SimNorm(log z + output), which starts as the identity; the step of an observation is a residual anyway",
-    )
-    loss_states: Literal["predicted", "encoded"] = Field(
-        "predicted",
-        description="where the loss is taken: at the model's own predictions from the first observation, or at "
-        "the encoding of each observation, as a distribution needs it",
-    )
-    activation: Literal["mish", "silu"] = Field("mish", description="of the hidden layers")
-    simnorm_dim: Annotated[int, Field(ge=2, le=1024)] = Field(8, description="features per group of SimNorm")
-    task_dim: Annotated[int, Field(ge=0, le=4096)] = Field(
-        0, description="width of the task embedding; 0 for a single task"
-    )
-    multitask: bool = Field(False, description="whether one model serves several tasks")
-    reward_head: Literal["scalar", "two_hot"] = Field("scalar", description="mean squared error, or 101 symlog bins")
-
-
-class MLPWorldModelSpec(_WorldModelBase):
+class MLPWorldModelSpec(LearnedWorldModel):
     """z' = SimNorm(MLP([z, a])), as in TD-MPC2."""
 
     kind: Literal["mlp"] = "mlp"
 
 
-class GaussianWorldModelSpec(_WorldModelBase):
+class GaussianWorldModelSpec(LearnedWorldModel):
     """z' ~ N(z + f(z, a), diag sigma(z, a)^2), on observations."""
 
     kind: Literal["gaussian"] = "gaussian"
 
 
-class EnsembleWorldModelSpec(_WorldModelBase):
+class EnsembleWorldModelSpec(LearnedWorldModel):
     """MLPs that differ in their initial weights; a sample is the prediction of one of them."""
 
     kind: Literal["ensemble"] = "ensemble"
     members: Annotated[int, Field(ge=2, le=64)] = Field(5, description="MLPs")
 
 
-class FlowWorldModelSpec(_WorldModelBase):
+class FlowWorldModelSpec(LearnedWorldModel):
     """z' by integrating a velocity field v(z, a, tau) from tau = 0 to 1."""
 
     kind: Literal["flow"] = "flow"
@@ -221,10 +144,28 @@ class SimulatorWorldModelSpec(Section):
     kind: Literal["simulator"] = "simulator"
 
 
-WorldModelSpec = Annotated[
-    MLPWorldModelSpec | FlowWorldModelSpec | GaussianWorldModelSpec | EnsembleWorldModelSpec | SimulatorWorldModelSpec,
-    Field(discriminator="kind"),
-]
+WORLD_MODEL_EXTENSIONS = extensions(
+    "flowmbpo.world_models", WorldModelExtension, ("mlp", "flow", "gaussian", "ensemble", "simulator")
+)
+LearnedWorldModelSpec = (
+    MLPWorldModelSpec | FlowWorldModelSpec | GaussianWorldModelSpec | EnsembleWorldModelSpec | WorldModelExtension
+)
+if TYPE_CHECKING:
+    WorldModelSpec = LearnedWorldModelSpec | SimulatorWorldModelSpec
+else:
+    WorldModelSpec = Annotated[
+        Union[
+            (
+                MLPWorldModelSpec,
+                FlowWorldModelSpec,
+                GaussianWorldModelSpec,
+                EnsembleWorldModelSpec,
+                SimulatorWorldModelSpec,
+                *WORLD_MODEL_EXTENSIONS.values(),
+            )
+        ],
+        Field(discriminator="kind"),
+    ]
 
 
 # --- policy, value, learning -----------------------------------------------------------------------------------------

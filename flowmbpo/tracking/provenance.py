@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flowmbpo.spec import extensions
 from flowmbpo.tracking import code_state
 
 _PACKAGES = ("flowmbpo", "torch", "warp-lang", "mlflow", "numpy", "pydantic", "safetensors")
@@ -75,7 +76,7 @@ def collect(source: Path | None = None) -> Provenance:
         cpu_count=usable_cpus(),
         memory_gb=_memory_gb(),
         gpus=gpu_names(),
-        packages={name: version for name in _PACKAGES if (version := package_version(name))},
+        packages={name: version for name in (*_PACKAGES, *extensions.packages()) if (version := package_version(name))},
         slurm={tag: os.environ[variable] for tag, variable in _SLURM.items() if os.environ.get(variable)},
     )
 

@@ -23,15 +23,15 @@ from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
 from flowmbpo.models.noise_flow import NoiseFlowDynamics
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
+from flowmbpo.spec import extensions
 from flowmbpo.spec.rules import DISTURBANCES
 from flowmbpo.spec.schema import (
     AntEnvSpec,
-    EnsembleWorldModelSpec,
     EnvSpec,
     Experiment,
     FlowWorldModelSpec,
     GaussianWorldModelSpec,
-    MLPWorldModelSpec,
+    LearnedWorldModelSpec,
     SimulatorWorldModelSpec,
     WorldModelSpec,
 )
@@ -44,7 +44,6 @@ from flowmbpo.training.seeding import Seeds
 MEASURED_STEPS, MEASURED_EPISODES = 1000, 128
 """Of an evaluation, at most, that the world model is measured on: 24 MB of the Ant."""
 
-LearnedWorldModelSpec = MLPWorldModelSpec | FlowWorldModelSpec | GaussianWorldModelSpec | EnsembleWorldModelSpec
 OBSERVATION_LIMIT = 8.0
 """Deviations from the mean beyond which a normalised observation is cut; never for the simulator, which needs it."""
 
@@ -193,6 +192,9 @@ def build_dynamics(spec: LearnedWorldModelSpec, action_dim: int) -> Dynamics:
     residual = spec.step == "logit_residual"
     if not isinstance(spec, FlowWorldModelSpec):
         sizes["residual"] = residual or not learned  # an observation's step is always a change
+        if isinstance(spec, extensions.WorldModelExtension):
+            dynamics: Dynamics = extensions.load(type(spec), spec.dynamics)(**sizes, **spec.own_fields())
+            return dynamics
         return EnsembleDynamics(**sizes, members=spec.members) if spec.kind == "ensemble" else MLPDynamics(**sizes)
     sizes |= {"integrator": spec.integrator, "substeps": spec.substeps, "tau_sampling": spec.tau_sampling}
     shortcut = spec.velocity == "shortcut"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from flowmbpo import __version__
+from flowmbpo.spec import extensions
 from flowmbpo.spec.identity import diff
 from flowmbpo.spec.problems import RegistryError
 from flowmbpo.spec.registry import UnknownExperiment, find_registry, load_registry
@@ -21,10 +22,11 @@ _COMMIT, _UNCOMMITTED = "git commit", "uncommitted changes"
 
 
 def code_versions() -> dict[str, str]:
-    """What computes a run's numbers: flowmbpo, its commit, torch and Warp; empty where it is unknown."""
+    """What computes a run's numbers: flowmbpo, its commit, torch, Warp and extensions; empty where it is unknown."""
     code = code_state.installed()
     known = {_COMMIT: code.commit, _UNCOMMITTED: "yes" if code.dirty else "no"} if code.commit else {}
-    return {"flowmbpo": __version__, **known, **{name: package_version(name) for name in _PACKAGES}}
+    names = (*_PACKAGES, *extensions.packages())
+    return {"flowmbpo": __version__, **known, **{name: package_version(name) for name in names}}
 
 
 def code_changes(then: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flowmbpo.algorithms.held_out import HeldOut
-from flowmbpo.envs.scenes import SCENES, Scene
+from flowmbpo.envs.scenes import Scene, scene_of
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.episode import Episode, Outcome
 from flowmbpo.spec.identity import run_name
@@ -35,7 +35,7 @@ def episode_of_checkpoint(folder: Path, device: str, seed: int | None = None, st
     return rollout(
         loading.load_policy(found, device),
         env,
-        SCENES[experiment.env.kind](),
+        scene_of(experiment.env.kind, env),
         steps=steps or env.episode_length,
         title=run_name(experiment.name, int(found.manifest["seed"])),
         details=(("checkpoint", f"epoch {found.epoch:,}"), ("start", f"seed {seed}")),

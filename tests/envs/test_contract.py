@@ -1,4 +1,4 @@
-"""What every registered environment must do, whatever its task."""
+"""What every environment must do, whatever its task: ours, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from flowmbpo.envs import ENVIRONMENTS, Env, make_env
+from flowmbpo.spec.schema import ENV_EXTENSIONS
 
 EPISODE = 6
 
@@ -23,7 +24,7 @@ DISTURBANCES = {
 }
 
 
-@pytest.fixture(params=[*sorted(ENVIRONMENTS), "disturbed"])
+@pytest.fixture(params=[*sorted(ENVIRONMENTS), "disturbed", *ENV_EXTENSIONS])
 def make(request):
     kind, disturbances = ("ant", DISTURBANCES) if request.param == "disturbed" else (request.param, {})
 
@@ -59,7 +60,7 @@ def test_shapes_and_types(make):
 
 
 def test_truncates_exactly_at_the_episode_length_and_starts_again(make):
-    env = make(stochastic_init=True)
+    env = make()
     env.reset()
     for episode in range(3):
         for count in range(1, EPISODE + 1):

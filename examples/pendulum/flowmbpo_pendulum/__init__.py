@@ -1,0 +1,1 @@
+"""A task and a world model for flowmbpo, in a package of their own."""
