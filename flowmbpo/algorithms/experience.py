@@ -30,15 +30,15 @@ class Experience:
         self.obs, self.next_obs, self.actions = zeros(obs_dim), zeros(obs_dim), zeros(action_dim)
         self.rewards = zeros()
         self.terminated, self.ended = zeros(dtype=torch.bool), zeros(dtype=torch.bool)
+        copied = (self.obs, self.actions, self.rewards, self.next_obs, self.terminated, self.ended)
+        self._rows = list(zip(*(tensor.unbind(0) for tensor in copied), strict=True))
 
-    def record(self, t: int, obs: Tensor, actions: Tensor, step: Step) -> None:
-        """Copy step `t`: the environment's own tensors change with its next step."""
-        self.obs[t] = obs
-        self.actions[t] = actions
-        self.rewards[t] = step.reward
-        self.next_obs[t] = step.obs_before_reset
-        self.terminated[t] = step.terminated
-        torch.logical_or(step.terminated, step.truncated, out=self.ended[t])
+    def record(self, t: int, obs: Tensor, actions: Tensor, step: Step) -> Tensor:
+        """Copy step `t`: the environment's own tensors change with its next step. Returns which ended `[N]`, new."""
+        ended = step.terminated | step.truncated
+        given = (obs, actions, step.reward, step.obs_before_reset, step.terminated, ended)
+        torch._foreach_copy_(self._rows[t], given)
+        return ended
 
     @property
     def continues(self) -> Tensor:
@@ -72,11 +72,11 @@ class Collector:
     def step(self, t: int, actions: Tensor) -> Tensor:
         """Take step `t` of the epoch; returns (a copy of) which episodes ended with it `[N]`, bool."""
         step = self.env.step(actions)
-        self.experience.record(t, self.obs, actions, step)
+        ended = self.experience.record(t, self.obs, actions, step)
         if self._replays:
             self.replay.add(self.obs, actions, step)
         self.obs.copy_(step.obs)
-        return self.experience.ended[t].clone()
+        return ended
 
     def state_dict(self) -> dict[str, Any]:
         """Between epochs: what the epoch's experience held has been used by then."""

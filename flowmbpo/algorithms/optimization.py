@@ -42,7 +42,8 @@ class GuardedAdam:
             raise ValueError(f"{len(self.parameters) - len(gradients)} parameters have no part in the loss")
         with torch.no_grad():
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            bad = ~torch.isfinite(norm + loss)
+            total = norm + loss
+            bad = total - total != 0  # a difference of infinities is not a number, which differs from everything
             self._steps += ~bad
             self.refused += bad
             self._apply(gradients, bad, (norm / self.grad_norm).clamp_min(1.0))

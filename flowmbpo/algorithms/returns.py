@@ -21,14 +21,18 @@ def segment_returns(
     is the discount times the probability of having survived until then. `next_values` counts only where a segment
     ends; elsewhere it may hold anything finite. All inputs `[T, B]`; returns `[B]`, differentiable.
     """
-    weights, closing = [torch.ones_like(rewards[0])], []
+    weight = torch.ones_like(rewards[0])
+    weights, closing = [], []
     for t, goes_on in enumerate((continues * gamma).unbind(0)):
-        after = weights[t] * goes_on
-        last = t == len(rewards) - 1
-        closes = ended[t] if ended is not None else torch.zeros_like(after, dtype=torch.bool)
-        closing.append(after if last else torch.where(closes, after, 0.0))
-        weights.append(torch.where(closes, 1.0, after))
-    return (torch.stack(weights[:-1]) * rewards).sum(0) + (torch.stack(closing) * next_values).sum(0)
+        weights.append(weight)
+        weight = weight * goes_on
+        closing.append(weight)
+        if ended is not None:
+            weight = torch.where(ended[t], 1.0, weight)
+    closes = torch.zeros_like(rewards, dtype=torch.bool) if ended is None else ended.clone()
+    closes[-1] = True
+    ends = torch.where(closes, torch.stack(closing), 0.0)
+    return (torch.stack(weights) * rewards).sum(0) + (ends * next_values).sum(0)
 
 
 @torch.no_grad()
@@ -46,12 +50,13 @@ def td_lambda(
     G_t = r_t + gamma c_t ((1 - lambda) V(z_{t+1}) + lambda G_{t+1}); at the last step and where an episode ended,
     G_t = r_t + gamma c_t V(z_{t+1}).
     """
-    targets = torch.empty_like(rewards)
     following = next_values[-1]
+    targets = []
     for t in reversed(range(len(rewards))):
-        blend = torch.lerp(next_values[t], following, td_lambda)
+        value = next_values[t]
+        blend = torch.lerp(value, following, td_lambda)
         if ended is not None:
-            blend = torch.where(ended[t], next_values[t], blend)
+            blend = torch.where(ended[t], value, blend)
         following = torch.addcmul(rewards[t], continues[t], blend, value=gamma)
-        targets[t] = following
-    return targets
+        targets.append(following)
+    return torch.stack(targets[::-1])

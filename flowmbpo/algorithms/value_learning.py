@@ -50,9 +50,10 @@ def fit_values(
     size = -(-len(targets) // minibatches)
     losses, norms = [], []
     for _ in range(passes):
-        for chosen in torch.randperm(len(targets), generator=generator, device=targets.device).split(size):
+        order = torch.randperm(len(targets), generator=generator, device=targets.device)
+        for states, values in zip(latents[order].split(size), targets[order].split(size), strict=True):
             with precision():
-                loss = (critic.values(latents[chosen]) - targets[chosen]).square().mean(1).sum()
+                loss = (critic.values(states) - values).square().mean(1).sum()
             norms.append(optimizer.step(loss))
             losses.append(loss.detach())
         if target is not critic:

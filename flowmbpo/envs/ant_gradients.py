@@ -72,6 +72,12 @@ def simulate(given: Tensor, layout: Layout, interval: int) -> Tensor:
     return result
 
 
+def prepare(layout: Layout, device: torch.device) -> None:
+    """Compile what `simulate` and its gradient need, or fetch it from the cache, before anybody waits for them."""
+    given = torch.zeros(1, kernels(layout, device.type).inputs, device=device, requires_grad=True)
+    torch.autograd.grad(simulate(given, layout, ant.SUBSTEPS).sum(), given)
+
+
 def reward_of(obs: Tensor) -> Tensor:
     """The reward `[...]` that is paid for a step from this observation `[..., 37]`; differentiable."""
     return (obs * _reward_weights(obs.device)).sum(-1) - FALLEN_HEIGHT
@@ -140,6 +146,7 @@ def _helpers() -> ThreadPoolExecutor:
 
 
 class Kernels(NamedTuple):
+    inputs: int
     outputs: int
     step: Any  # each makes its kernel at its first call
     vjp: Any
@@ -156,7 +163,10 @@ def kernels(layout: Layout, device: str) -> Kernels:
     segments = Segment("load", load, {"x": inputs}), Segment("store", store, {"rows": ROWS})
     source = step_source(*segments, lanes.WIDTH if device == "cpu" else 1)
     return Kernels(
-        segments[1].outputs, functools.cache(lambda: step_kernel(source)), functools.cache(lambda: vjp_kernel(source))
+        inputs,
+        segments[1].outputs,
+        functools.cache(lambda: step_kernel(source)),
+        functools.cache(lambda: vjp_kernel(source)),
     )
 
 

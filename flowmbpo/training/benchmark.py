@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.training import builder
 from flowmbpo.training.clock import PhaseClock
-from flowmbpo.training.devices import describe, peak_memory
+from flowmbpo.training.devices import describe, limit_threads, peak_memory
 
 Product = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shapes of the two factors
 _OPERANDS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_addmm_activation": 1}
@@ -49,6 +49,7 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[s
     # The many first updates of the world model are no part of an epoch.
     train = experiment.train.model_copy(update={"wm_first_updates": experiment.train.wm_updates})
     warm_up = train.warmup_epochs + 1
+    limit_threads(experiment.resources.cpus)
     built = builder.build(experiment.model_copy(update={"train": train}), 0, device)
     clock = PhaseClock(device)
     seconds: dict[str, list[float]] = {}

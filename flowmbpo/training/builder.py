@@ -121,9 +121,11 @@ def build_world_model(experiment: Experiment, observations: ObservationNormalize
     spec, env = experiment.world_model, experiment.env
     if not isinstance(spec, SimulatorWorldModelSpec):
         return build_networks(spec, env.observation_dim, env.action_dim)
-    from flowmbpo.training.simulator import Simulator  # loads Warp
+    from flowmbpo.envs.ant_gradients import prepare  # loads Warp
+    from flowmbpo.training.simulator import Simulator
 
     assert isinstance(env, AntEnvSpec)  # a rule of the registry
+    prepare("observation", observations.moments.mean.device)  # compiling is no part of training
     return Simulator(
         observations=observations,
         reward_scale=reward_scale,

@@ -31,6 +31,14 @@ def choose_device(wanted: str) -> str:
     return "cpu"
 
 
+def limit_threads(cpus: int) -> None:
+    """Compute with at most `cpus` threads (of the CPUs that an experiment asks for), as a job on a cluster does.
+
+    Threads that wait for each other at every small operation are many times slower where the machine is shared.
+    """
+    torch.set_num_threads(min(cpus, torch.get_num_threads()))
+
+
 def describe(device: str) -> str:
     """The device as a person names it."""
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from flowmbpo.training import builder, loading
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.continuation import code_changes, continue_with_threads, not_compared, registry_changes
-from flowmbpo.training.devices import choose_device, describe
+from flowmbpo.training.devices import choose_device, describe, limit_threads
 from flowmbpo.training.progress import Watcher
 from flowmbpo.training.result import RunResult
 from flowmbpo.training.signals import StopRequest, watch_signals
@@ -53,6 +54,7 @@ def train(
     A failure of the work (diverged, disk full) is a result with status FAILED; the user's mistakes raise UserError.
     """
     device = choose_device(options.device)
+    limit_threads(experiment.resources.cpus)
     store = resolve_store(options.tracking_uri)
     about = RunDescription(
         name=experiment.name,
@@ -121,6 +123,7 @@ def resume(
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
         told = all_tags(files.journal)
         target = options.epochs or number(told.get(TARGET_TAG)) or experiment.train.max_epochs
+        limit_threads(experiment.resources.cpus)
         if said := continue_with_threads(number(told.get(THREADS_TAG)), accept_changes):
             watcher.message(said, warning=accept_changes)
         device = choose_device(options.device)
@@ -186,6 +189,7 @@ def _train(
             tracker.tags({TARGET_TAG: str(target), THREADS_TAG: threads, PHASE_TAG: "", **options.tags})
             if state:
                 _restore(trainer, state)
+            gc.freeze()  # what exists now stays: the cycle collector need not look through it again and again
             trainer.train()
             if not stop:
                 _make_pictures(options, files, device, tracker, watcher)

@@ -55,6 +55,25 @@ def test_only_the_last_window_counts():
     assert recorder.statistics() == {"train/episode_reward": 1.0, "train/episode_length": 1.0}
 
 
+def test_counting_many_steps_together_changes_nothing():
+    torch.manual_seed(0)
+    rewards, ended = torch.randn(130, 7), torch.rand(130, 7) < 0.1
+    steps = (
+        SimpleNamespace(reward=r, terminated=e, truncated=torch.zeros(7).bool())
+        for r, e in zip(rewards, ended, strict=True)
+    )
+    recorder = EpisodeRecorder(SimpleNamespace(num_envs=7, device="cpu", step=lambda _: next(steps)))
+    finished, running, length = [], torch.zeros(7), torch.zeros(7)
+    for t in range(130):
+        recorder.step(None)
+        running, length = running + rewards[t], length + 1
+        finished += zip(running[ended[t]].tolist(), length[ended[t]].tolist(), strict=True)
+        running[ended[t]] = length[ended[t]] = 0.0
+        if t in (4, 50, 129):
+            last = torch.tensor(finished[-WINDOW:])
+            assert list(recorder.statistics().values()) == pytest.approx(last.mean(0).tolist(), rel=1e-6)
+
+
 def test_state_round_trip_in_the_middle_of_episodes():
     first, second = EpisodeRecorder(Scripted(5)), EpisodeRecorder(Scripted(5))
     for _ in range(7):

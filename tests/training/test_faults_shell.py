@@ -102,6 +102,11 @@ def test_a_run_goes_on_with_its_number_of_threads(work):
     assert all_tags(journal)[THREADS_TAG] == "1"
 
 
+def test_a_run_uses_no_more_threads_than_the_cpus_it_asks_for(work):
+    work.run("run", "small", "--epochs", 1, "--set", "resources.cpus=1", before=two_threads)
+    assert all_tags(RunFiles(work.run_folder).journal)[THREADS_TAG] == "1"
+
+
 @pytest.mark.parametrize("text", ["0", "many"])
 def test_a_number_of_threads_that_is_none_is_not_compared(work, text):
     from flowmbpo.runs.journal import Journal, Tags
