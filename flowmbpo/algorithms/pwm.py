@@ -373,7 +373,7 @@ class PWM:
                 self.observations(batch.obs),
                 batch.actions,
                 self.reward_scale(batch.rewards),
-                discount=self.train.gamma,
+                discount=self.train.wm_step_discount,
                 reward_weight=self.train.wm_reward_weight,
                 decoder_weight=self.train.wm_decoder_weight,
                 terminated=batch.terminated,

@@ -272,6 +272,9 @@ class TrainSpec(Section):
     wm_decoder_weight: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
         1.0, description="of the loss of the reconstructed observation beside that of the dynamics"
     )
+    wm_step_discount: Discount = Field(
+        0.99, description="of the losses of each further predicted step; TD-MPC2 calls it rho and has 0.5"
+    )
     wm_adam_betas: tuple[AdamBeta, AdamBeta] = Field(
         (0.9, 0.999), description="decay of Adam's two averages, world model"
     )
