@@ -141,6 +141,19 @@ def encoded(experience: Experience, encode: Callable[[Tensor], Tensor], scale: S
     )
 
 
+@torch.no_grad()
+def predicted(world_model: WorldModel, experience: Experience, latents: Tensor, generator: torch.Generator) -> Tensor:
+    """What the model makes of the epoch's real actions, open loop from its first states: `[T, B, Z]`.
+
+    latents `[T, B, Z]`: the encodings. Where an episode ended, the next one starts from its encoding.
+    """
+    states = [latents[0]]
+    for t, action in enumerate(experience.actions[:-1]):
+        z = world_model.sample(states[-1], action, generator)
+        states.append(torch.where(experience.ended[t].unsqueeze(-1), latents[t + 1], z))
+    return torch.stack(states)
+
+
 def values_at_segment_ends(critic: Critic, imagined: Transitions) -> Tensor:
     """V(z_{t+1}) `[T, B]` as `returns.segment_returns` needs it: where no real episode ran beside, only the last."""
     if imagined.ended is not None:

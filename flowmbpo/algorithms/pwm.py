@@ -38,6 +38,7 @@ from flowmbpo.algorithms.imagination import (
     encoded,
     imagine,
     imagine_alongside,
+    predicted,
     values_at_segment_ends,
 )
 from flowmbpo.algorithms.measurement import measure
@@ -297,12 +298,16 @@ class PWM:
         targets = value_targets(self.target_critic, seen, gamma=self.train.gamma, td_lambda=self.train.td_lambda)
         self.value_targets.update(targets)
         self._center_regression()
+        latents = seen.latents
+        if self.critic_spec.states == "predicted":
+            rolled = predicted(self.world_model, self.collector.experience, latents, self.generator)
+            latents, targets = torch.cat((latents, rolled)), torch.cat((targets, targets))
         return fit_values(
             self.critic,
             self.target_critic,
             self.critic_spec.target_decay,
             self.optimizers["critic"],
-            seen.latents,
+            latents,
             targets,
             passes=self.critic_spec.passes,
             minibatches=self.critic_spec.minibatches,

@@ -218,6 +218,11 @@ class CriticSpec(Section):
         "imagined",
         description="TD(lambda) from imagined rewards, or from the real rewards and ends of the epoch's steps",
     )
+    states: Literal["encoded", "predicted"] = Field(
+        "encoded",
+        description="where real targets are learned: at the encoded observations, or also at the states that the model "
+        "predicts for them from the epoch's first, which is where the actor asks",
+    )
 
 
 class PretrainSpec(Section):
