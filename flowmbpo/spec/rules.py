@@ -495,6 +495,16 @@ def _minibatches(v: Values) -> Iterator[Verdict]:
         )
 
 
+def _value_states(v: Values) -> Iterator[Verdict]:
+    if v["critic.states"] == "predicted" and v["critic.targets"] != "real":
+        yield Verdict(
+            "critic.states",
+            'must be "encoded" with critic.targets = "imagined": these states are predicted ones already',
+            'remove it, or set critic.targets = "real"',
+            also=("critic.targets",),
+        )
+
+
 def _expectations(v: Values) -> Iterator[Verdict]:
     for key in ("expected.peak_reward", "expected.hours"):
         if v[key] is not None and v[key][0] > v[key][1]:
@@ -529,6 +539,7 @@ RULES: tuple[Rule, ...] = (
     _warmup,
     _first_updates,
     _minibatches,
+    _value_states,
     _expectations,
 )
 

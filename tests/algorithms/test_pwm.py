@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 
-from flowmbpo.algorithms.imagination import imagine
+from flowmbpo.algorithms.imagination import imagine, predicted
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.envs.pointmass import PointMassEnv
 from flowmbpo.tracking.metrics import check_names
@@ -21,6 +21,7 @@ VARIANTS = {
         "critic": {"targets": "real"},
     },
     "dreaming": {"train": GROUNDED, "critic": {"targets": "imagined"}},
+    "predicting": {"train": GROUNDED, "latent_dim": 16, "critic": {"targets": "real", "states": "predicted"}},
 }
 
 
@@ -371,3 +372,33 @@ def test_the_weights_gradient_in_one_batch_is_the_one_through_the_rollout(reacti
     assert any(gradient.abs().max() > 1e-3 for gradient in direct)
     for one, other in zip(direct, batched, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def test_predicted_states_are_the_models_from_the_first_on_and_restart_with_the_episode():
+    env = PointMassEnv(num_envs=16, seed=0, episode_length=10)
+    algorithm = learner(env=env, latent_dim=16, train=GROUNDED)
+    algorithm.rollout()
+    experience = algorithm.collector.experience
+    latents = algorithm.encode(experience.obs)
+    states = predicted(algorithm.world_model, experience, latents, algorithm.generator)
+    assert experience.ended[9].all()
+    with torch.no_grad():
+        first = algorithm.world_model.unroll(latents[0], experience.actions[:9])
+        second = algorithm.world_model.unroll(latents[10], experience.actions[10:15])
+    torch.testing.assert_close(states, torch.cat((latents[:1], first, latents[10:11], second)))
+
+
+def test_values_are_learned_at_predicted_states_too(monkeypatch):
+    given = {}
+
+    def fit(critic, target, decay, optimizer, latents, targets, **options):
+        given.update(latents=latents, targets=targets)
+        return {}
+
+    monkeypatch.setattr("flowmbpo.algorithms.pwm.fit_values", fit)
+    algorithm = learner(latent_dim=16, train=GROUNDED, critic={"targets": "real", "states": "predicted"})
+    run_epochs(algorithm, 0, 3)
+    latents, rolled = given["latents"].chunk(2)
+    assert torch.equal(latents[0], rolled[0])
+    assert not torch.equal(latents, rolled)
+    assert torch.equal(*given["targets"].chunk(2))

@@ -83,6 +83,7 @@ def test_rules_read_keys_that_exist(rule):
         ({"train__warmup_epochs": 101}, "train.warmup_epochs", "error"),
         ({"train__wm_first_epoch": 101}, "train.wm_first_epoch", "warning"),
         ({"critic__minibatches": 2049}, "critic.minibatches", "error"),
+        ({"critic__states": "predicted", "critic__targets": "imagined"}, "critic.states", "error"),
         ({"expected__hours": (4.0, 3.0)}, "expected.hours", "error"),
     ],
 )
