@@ -90,8 +90,12 @@ def submit(
         resume = RunFiles.find(resume).root.name
     chosen, seed_list = _chosen(found, names or [], everything, seeds, overrides or [], resume)
     where = _cluster(cluster, dry_run)
-    if where == "local" and (pack > 1 or race):
-        raise UserError("--pack and --race are for Slurm; on one machine --parallel N trains N at once")
+    if where == "local" and pack > 1:
+        raise UserError(
+            f"--pack saves waiting in Slurm's queue; on this machine --parallel {pack} trains {pack} at once"
+        )
+    if where == "local" and race:
+        raise UserError("--race is for several queues of Slurm, and this machine has one of its own: leave it out")
     store = resolve_store(tracking_uri)
     check_database(store)
     asked = {

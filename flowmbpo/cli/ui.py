@@ -22,8 +22,8 @@ from flowmbpo.tracking.mlflow_view import server_of, view_url
 from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
 
 _HOST = "127.0.0.1"  # never another interface: the UI has no password
-_START_SECONDS = 60.0
-_OF_SERVERS = ("MLFLOW_", "UVICORN_", "GUNICORN_")
+_START_SECONDS = 300.0  # a loaded machine or a disk on the network takes more than one minute
+_OF_SERVERS = ("MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_", "FLASK_", "prometheus_")
 
 
 def ui(
@@ -45,7 +45,8 @@ def ui(
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell that starts this in the background had the first ignored
         signal.signal(number, signal.default_int_handler)
     # A group of its own: the server has children, and all of them have to go with us. Its chatter goes to stderr.
-    process = subprocess.Popen(command(store, port), env=environment(), stdout=2, start_new_session=True)
+    place = store.sqlite.parent if store.sqlite else None
+    process = subprocess.Popen(command(store, port), env=environment(), cwd=place, stdout=2, start_new_session=True)
     try:
         _wait(process, port)
         typer.echo(address)
@@ -58,11 +59,12 @@ def ui(
 
 
 def command(store: Store, port: int) -> list[str]:
-    """The command line of the server."""
+    """The command line of the server, to be started in the folder of a sqlite store."""
     line = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
     # Uvicorn takes modules from the working directory, where the user's files are, unless another folder is named.
     line += ["--uvicorn-opts", f"--log-level=warning --app-dir={os.devnull}"]
-    line += ["--backend-store-uri", store.uri]
+    # MLflow makes the folder that a URI of sqlite names without decoding it: %3F would be another one than ?.
+    line += ["--backend-store-uri", f"sqlite:///{store.uri.rpartition('/')[2]}" if store.sqlite else store.uri]
     return [*line, "--default-artifact-root", store.artifacts] if store.artifacts else line
 
 

@@ -13,6 +13,7 @@ from flowmbpo.cluster.submission import Submission, new_folder
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs.files import locked
 from flowmbpo.runs.layout import JOBS, QueueFiles
+from flowmbpo.spec.registry import load_registry
 
 CHECK_TIME_LIMIT = "0:15:00"
 _POLL_SECONDS = 2.0
@@ -41,6 +42,11 @@ def check(plan: Plan, registry: Path, *, snapshots: bool) -> None:
     """One short job that trains one epoch where the plan's tasks would; returns when it has. Raises WorkFailed."""
     plan = plan.on(plan.request.model_copy(update={"time_limit": CHECK_TIME_LIMIT, "parallel": None}))
     draft = replace(plan.draft, seeds=plan.draft.seeds[:1], names=plan.draft.names[:1], check=True, race="", pack=1)
+    pretrain = load_registry(registry).resolve(draft.experiment(0), list(draft.overrides)).spec.train.pretrain
+    if pretrain:  # the check has a folder of its own
+        key = "train.pretrain.data"
+        others = [given for given in draft.overrides if given.partition("=")[0].strip() != key]
+        draft = replace(draft, overrides=(*others, f"{key}={draft.directory / pretrain.data}"))
     submission = send(replace(plan, draft=draft), registry, snapshots=snapshots)
     try:
         while overview.current_state(submission, 0).active:

@@ -92,6 +92,8 @@ def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
     at_once = min(submission.pack, len(submission.seeds))
     megabytes = round(request.memory_gb * 1024) * at_once
     cpus = request.cpus * at_once
+    # In the name of a log Slurm replaces what follows a percent sign, which may stand in that of the directory too.
+    logs = submission.folder.relative_to(submission.directory)
     found: dict[str, Any] = {
         "job_name": submission.name,
         "account": request.account or None,
@@ -107,13 +109,14 @@ def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
         "wckey": None,
         "setup": [*request.setup, *_python_path(submission)] or None,
         # since Slurm 22.05 a step no longer takes this over from its job
-        "srun_args": [f"--cpus-per-task={cpus}"],
+        "srun_args": [f"--cpus-per-task={cpus}", f"--output={logs}/%A_%a_%t_log.out"],
     }
     found["additional_parameters"] = {
         "time": request.time_limit,
         "signal": f"USR1@{request.checkpoint_seconds}",
         "requeue": True,
         "chdir": str(submission.directory),
+        "output": f"{logs}/%A_%a_0_log.out",
         **further,
     }
     for ours, theirs in _EXCLUDE.items():

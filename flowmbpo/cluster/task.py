@@ -24,6 +24,7 @@ from flowmbpo.cluster.submission import Submission, TaskState
 from flowmbpo.runs.checkpoint import fingerprint
 from flowmbpo.runs.journal import first_entry
 from flowmbpo.runs.layout import RUNS, RunFiles
+from flowmbpo.tracking.store import sqlite_store
 
 TASK_TAG = "flowmbpo.job_task"  # <submission folder>/<task>: unique, also when a cluster counts from 1 again
 CHECKPOINTED = 128 + signal.SIGUSR1  # exit code of a run that stopped because it was told to make room
@@ -123,7 +124,7 @@ class Attempt:
         if submission.device != "auto":
             command += ["--device", submission.device]
         if submission.check:
-            command += ["--epochs", "1", "--tracking-uri", f"sqlite:///{submission.folder}/mlflow.db"]
+            command += ["--epochs", "1", "--tracking-uri", sqlite_store(submission.folder / "mlflow.db").uri]
         return [*command, "--registry", str(submission.files.registry)]
 
     def run_id(self) -> str:

@@ -1,7 +1,7 @@
 """What is asked of the agent: environments with torch tensors in and out.
 
 `make_env` builds one by its kind. Importing this room also makes `flowmbpo/Ant-v0` and `flowmbpo/PointMass-v0` known to
-`gymnasium.make_vec`; it loads neither torch nor Warp.
+`gymnasium.make_vec` and `gymnasium.make`; it loads neither torch nor Warp.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def make_env(kind: str, **arguments: Any) -> Env:
 
 for _id, _kind in (("flowmbpo/Ant-v0", "ant"), ("flowmbpo/PointMass-v0", "pointmass")):
     if _id not in registration.registry:
-        _adapter = "flowmbpo.envs.gymnasium_env:TorchVectorEnv"
-        registration.register(_id, vector_entry_point=_adapter, kwargs={"kind": _kind})
+        _adapter = "flowmbpo.envs.gymnasium_env:Torch"
+        registration.register(_id, f"{_adapter}Env", vector_entry_point=f"{_adapter}VectorEnv", kwargs={"kind": _kind})
 
 
 def __getattr__(name: str) -> Any:

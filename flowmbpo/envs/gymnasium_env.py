@@ -1,4 +1,4 @@
-"""Our environments as Gymnasium vector environments, numpy in and numpy out.
+"""Our environments as Gymnasium environments, many at a time or one, numpy in and numpy out.
 
 Not used by our own training, which keeps torch tensors on their device. `flowmbpo.envs` makes them known to Gymnasium.
 """
@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box
@@ -46,8 +47,8 @@ class TorchVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a new episode, in all environments or where `options["reset_mask"]` (num_envs,), bool, is set.
 
-        `seed` restarts the random streams, which belong to the batch: of a list of seeds, one per environment, the same
-        list gives the same batch, and one number more or less another one.
+        `seed` restarts the random streams, which belong to the batch, as in Gymnasium's own batched environments: of a
+        list of seeds, one per environment, the same list gives the same batch, and one other number another one.
         """
         mask = _checked_mask(options, self.num_envs)
         if isinstance(seed, list | tuple | np.ndarray):
@@ -84,6 +85,28 @@ class TorchVectorEnv(VectorEnv):
             info = {"final_obs": _numpy(step.obs_before_reset), "_final_obs": done}
         self._obs = _numpy(step.obs)
         return self._obs.copy(), _numpy(step.reward), terminated, truncated, info
+
+
+class TorchEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One environment of `kind`; a batch costs hardly more, so prefer `gymnasium.make_vec`. After the end: `reset`."""
+
+    def __init__(self, kind: str, seed: int | None = None, **arguments: Any) -> None:
+        self._batch = TorchVectorEnv(kind, 1, seed, **arguments)
+        self.observation_space = self._batch.single_observation_space
+        self.action_space = self._batch.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a new episode; `seed` restarts the random streams."""
+        super().reset(seed=seed)
+        obs, info = self._batch.reset(seed=seed, options=options)
+        return obs[0], info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Apply an action (action_dim,) in [-1, 1]."""
+        obs, reward, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
+        return info.get("final_obs", obs)[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
 
 def _checked_mask(options: dict[str, Any] | None, num_envs: int) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from flowmbpo.runs.files import BrokenFile, atomic_file, read_json
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
+DEVICE_TAG = "flowmbpo.device"
 TARGET_TAG = "flowmbpo.target_epochs"  # the epoch that the run shall reach
 PHASE_TAG = "flowmbpo.phase"  # how far a long phase is; empty or missing while none runs
 THREADS_TAG = "flowmbpo.threads"  # of the arithmetic on the CPU: another number rounds differently

@@ -14,6 +14,8 @@ from pathlib import Path
 
 RECORD = "commit.json"  # in the package, of a wheel and of a source archive
 MAX_DIFF_BYTES = 2_000_000
+# A patch that `git apply` takes, however the user likes to look at differences.
+_PATCH = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def _of_checkout(root: Path) -> CodeState:
     try:
         commit = _git(root, "rev-parse", "HEAD").strip()
         status = _git(root, "status", "--porcelain").strip()
-        diff = status + "\n" + _git(root, "diff", "--no-ext-diff", "HEAD").strip() if status else ""
+        diff = status + "\n" + _git(root, "diff", *_PATCH, "HEAD").strip() if status else ""
     except FileNotFoundError:
         return CodeState(reason=f"{root} is a git checkout, but there is no program git")
     except subprocess.CalledProcessError as error:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flowmbpo.tracking.mlflow_client import open_client, translated
-from flowmbpo.tracking.mlflow_writer import refuse_deleted
-from flowmbpo.tracking.store import EXPERIMENT, Store
+from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
 
 DOCUMENTS = f"{EXPERIMENT}-reports"
 
@@ -27,9 +26,10 @@ def keep_document(store: Store, path: Path, title: str, tags: Mapping[str, str])
         found = client.get_experiment_by_name(DOCUMENTS)
         if found is None:
             experiment = client.create_experiment(DOCUMENTS, artifact_location=store.artifacts)
+        elif found.lifecycle_stage == "deleted":
+            raise deleted_experiment(store, DOCUMENTS, found.experiment_id)
         else:
             experiment = found.experiment_id
-            refuse_deleted(store, found)
         run = client.create_run(experiment, run_name=title, tags=dict(tags)).info.run_id
         try:
             client.log_artifact(run, str(path))

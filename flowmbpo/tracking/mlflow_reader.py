@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.reader import RUN_ID_TAG, SWEEP_TAG, curves_frame, make_checkpoint
 from flowmbpo.tracking.records import CheckpointRecord, Latest, RunRecord
-from flowmbpo.tracking.store import EXPERIMENT, Store
+from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,9 @@ class MlflowReader:
 
     def _experiment(self) -> str | None:
         found = self._client.get_experiment_by_name(EXPERIMENT)
-        return found.experiment_id if found and found.lifecycle_stage == "active" else None
+        if found and found.lifecycle_stage == "deleted":
+            raise deleted_experiment(self.store, EXPERIMENT, found.experiment_id)
+        return found.experiment_id if found else None
 
     def _history(self, metric: str, runs: Sequence[str]) -> list[Row]:
         rows = self._bulk_history(metric, runs) if self.store.is_server and len(runs) > 1 else None

@@ -14,7 +14,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowmbpo.errors import UserError
 from flowmbpo.runs import journal
 from flowmbpo.runs.files import BrokenFile
 from flowmbpo.runs.journal import Entry
@@ -23,11 +22,10 @@ from flowmbpo.tracking.mlflow_model import add_model_files
 from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.places import adopt
 from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
-from flowmbpo.tracking.store import EXPERIMENT, Store, without_password
+from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment as MlflowExperiment
 
 log = logging.getLogger(__name__)
 
@@ -227,16 +225,6 @@ def _experiment(client: MlflowClient, store: Store) -> str:
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
                 raise error from None
-    refuse_deleted(store, found)
+    if found.lifecycle_stage == "deleted":
+        raise deleted_experiment(store, EXPERIMENT, found.experiment_id)
     return found.experiment_id
-
-
-def refuse_deleted(store: Store, experiment: MlflowExperiment) -> None:
-    """Raises UserError for an experiment that was deleted: restored, all its old runs would come back and count."""
-    if experiment.lifecycle_stage == "deleted":
-        by_hand = f"mlflow experiments restore -x {experiment.experiment_id}"
-        raise UserError(
-            f"the experiment {experiment.name!r} of {store} was deleted in MLflow, and all its runs with it. Name "
-            f"another store with --tracking-uri, or restore it: `MLFLOW_TRACKING_URI={without_password(store.uri)} "
-            f"{by_hand}`"
-        )

@@ -30,7 +30,7 @@ class Reader(Protocol):
     store: Store
 
     def runs(self) -> list[RunRecord]:
-        """All runs that are not deleted, newest first."""
+        """All runs that are not deleted, newest first. Raises UserError where their whole experiment was deleted."""
         ...
 
     def curves(self, runs: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFrame:

@@ -53,7 +53,7 @@ class RunDescription:
             "flowmbpo.name": self.name,
             "flowmbpo.seed": str(self.seed),
             "flowmbpo.spec_hash": self.spec_hash,
-            "flowmbpo.device": self.device,
+            journal.DEVICE_TAG: self.device,
         }
 
 

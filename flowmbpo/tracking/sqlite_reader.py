@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 from flowmbpo.errors import WorkFailed
 from flowmbpo.tracking.reader import RUN_ID_TAG, SWEEP_TAG, curves_frame, make_checkpoint
 from flowmbpo.tracking.records import CheckpointRecord, Latest, RunRecord
-from flowmbpo.tracking.store import EXPERIMENT, Store, connect_readonly, damaged
+from flowmbpo.tracking.store import EXPERIMENT, Store, connect_readonly, damaged, deleted_experiment
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # The revision of MLflow's schema that the queries below were written for is not checked: they name the columns that
 # they need, and a store without them is reported as such.
+_DELETED = "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage = 'deleted'"
 _RUNS = """
     SELECT run_uuid, runs.experiment_id, runs.name, status, start_time, end_time
     FROM runs JOIN experiments USING (experiment_id)
-    WHERE experiments.name = ? AND runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+    WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'
     ORDER BY start_time DESC, run_uuid
 """
 _OF_RUNS = """
@@ -50,6 +51,8 @@ class SqliteReader:
     def runs(self) -> list[RunRecord]:
         """All runs that are not deleted, newest first."""
         with self._query() as db:
+            if deleted := db.execute(_DELETED, (EXPERIMENT,)).fetchone():
+                raise deleted_experiment(self.store, EXPERIMENT, *deleted)
             rows = db.execute(_RUNS, (EXPERIMENT,)).fetchall()
             params: dict[str, dict[str, str]] = defaultdict(dict)
             tags: dict[str, dict[str, str]] = defaultdict(dict)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -79,6 +80,15 @@ def resolve_store(uri: str | None, directory: Path | None = None) -> Store:
     raise UserError(
         f"tracking URI {shown!r} is not supported: use sqlite:///FILE (for example {hint}), an MLflow server "
         f"(http://HOST:PORT) or a database URI ({', '.join(_DATABASES)}); MLflow 3 refuses folders"
+    )
+
+
+def deleted_experiment(store: Store, name: str, experiment_id: object) -> UserError:
+    """The message for an experiment that was deleted in MLflow. Restored unasked, all its old runs would count."""
+    uri = shlex.quote(without_password(store.uri))
+    return UserError(
+        f"the experiment {name!r} of {store} was deleted in MLflow, and all its runs with it. Name another store with "
+        f"--tracking-uri, or restore it: `MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {experiment_id}`"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from flowmbpo import __version__
+from flowmbpo.errors import UserError
 from flowmbpo.spec import extensions
 from flowmbpo.spec.identity import diff
 from flowmbpo.spec.problems import RegistryError
@@ -16,6 +17,7 @@ from flowmbpo.spec.registry import UnknownExperiment, find_registry, load_regist
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking import code_state
 from flowmbpo.tracking.provenance import package_version, usable_cpus
+from flowmbpo.training.devices import choose_device, describe
 
 _PACKAGES = ("torch", "warp-lang")  # they decide the numbers too
 _COMMIT, _UNCOMMITTED = "git commit", "uncommitted changes"
@@ -62,6 +64,20 @@ def continue_with_threads(then: int | None, accept_changes: bool) -> str:
     cpus = usable_cpus()
     slow = f"; there are only {cpus} CPUs here, --accept-changes gives up exactness for speed" if then > cpus else ""
     return f"the run goes on with {then} threads as before, not {here}: only then is its continuation exact{slow}"
+
+
+def continue_on(then: str, wanted: str) -> tuple[str, str]:
+    """The device for a run that computed on `then` before (empty: unknown), since another one rounds differently, and
+    what to tell. Raises UserError where `wanted` is "auto" and there is no such device, or as `choose_device`."""
+    kind = "cpu" if then.startswith("cpu") else "cuda" if then else wanted
+    if wanted == "auto" and kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"the run computes on {then}, and no GPU can be used here: continue it where there is one, or give up an "
+            "exact continuation with --device cpu"
+        )
+    device = choose_device(kind if wanted == "auto" else wanted)
+    here = describe(device)
+    return device, f"device: {then} -> {here}, so the results differ in the last bits" if then not in ("", here) else ""
 
 
 def registry_changes(stored: Experiment, overrides: Sequence[str], registry: Path | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import checkpoint, journal
 from flowmbpo.runs.files import BrokenFile
-from flowmbpo.runs.journal import THREADS_TAG, all_tags, read_entries
+from flowmbpo.runs.journal import DEVICE_TAG, THREADS_TAG, all_tags, read_entries
 from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.runs.lock import HOST_TAG, hostname
 from flowmbpo.spec.schema import Experiment
@@ -91,7 +91,7 @@ def recipe_of(run_id: str) -> Recipe:
         seed=seed,
         epochs=found.epoch,
         threads=number(tags.get(THREADS_TAG)),
-        device=tags.get("flowmbpo.device", "cpu"),
+        device=tags.get(DEVICE_TAG, "cpu"),
         code={name: str(version) for name, version in code.items()},
         changes=code_changes(code),
         unknown=not_compared(code) + elsewhere,
@@ -108,8 +108,12 @@ def repeat(recipe: Recipe, watcher: Watcher) -> Outcome:
     device = "cpu" if recipe.device.startswith("cpu") else "cuda"
     options = session.RunOptions(device=device, tracking_uri=None, epochs=recipe.epochs, time_limit=None)
     then = recipe.files.root.absolute()
+    experiment = recipe.experiment
+    if pretrain := experiment.train.pretrain:  # named as seen from here
+        there = pretrain.model_copy(update={"data": str(Path(pretrain.data).absolute())})
+        experiment = experiment.model_copy(update={"train": experiment.train.model_copy(update={"pretrain": there})})
     with tempfile.TemporaryDirectory(prefix="flowmbpo-reproduce-") as folder, contextlib.chdir(folder):
-        result = session.train(recipe.experiment, recipe.seed, options, watcher)
+        result = session.train(experiment, recipe.seed, options, watcher)
         if result.status != "FINISHED":
             raise WorkFailed(f"the repetition ended as {result.status}: {result.message}")
         return compare(RunFiles(then), RunFiles(Path(folder) / RUNS / result.run_id))

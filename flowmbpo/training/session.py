@@ -13,7 +13,7 @@ import torch
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.files import BrokenFile
-from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, THREADS_TAG, all_tags
+from flowmbpo.runs.journal import DEVICE_TAG, PHASE_TAG, TARGET_TAG, THREADS_TAG, all_tags
 from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.runs.lock import RunLock
 from flowmbpo.spec.identity import run_name, spec_hash
@@ -25,7 +25,13 @@ from flowmbpo.tracking.store import resolve_store
 from flowmbpo.training import builder, loading
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
-from flowmbpo.training.continuation import code_changes, continue_with_threads, not_compared, registry_changes
+from flowmbpo.training.continuation import (
+    code_changes,
+    continue_on,
+    continue_with_threads,
+    not_compared,
+    registry_changes,
+)
 from flowmbpo.training.devices import choose_device, describe, limit_threads
 from flowmbpo.training.progress import Watcher
 from flowmbpo.training.result import RunResult
@@ -126,7 +132,9 @@ def resume(
         limit_threads(experiment.resources.cpus)
         if said := continue_with_threads(number(told.get(THREADS_TAG)), accept_changes):
             watcher.message(said, warning=accept_changes)
-        device = choose_device(options.device)
+        device, said = continue_on(told.get(DEVICE_TAG, ""), options.device)
+        if said:
+            watcher.message(said, warning=True)
         watcher.message(f"resuming {run_name(experiment.name, seed)} after epoch {state.epoch}")
         if state.epoch >= target < experiment.train.max_epochs:
             watcher.message(

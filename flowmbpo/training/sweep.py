@@ -18,13 +18,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.files import locked
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.problems import RegistryError
 from flowmbpo.spec.registry import Registry
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.metrics import EVALUATED_REWARD
 from flowmbpo.tracking.mlflow_sweep import sweep_run
-from flowmbpo.tracking.store import Store
+from flowmbpo.tracking.store import Store, check_sqlite, sqlite_store
 from flowmbpo.training import session
 from flowmbpo.training.progress import Progress, StopTraining, Watcher
 
@@ -118,8 +119,18 @@ def read_space(path: Path, registry: Registry, name: str, overrides: Sequence[st
 def search(sweep: Sweep, store: Store, trials: int, say: Callable[[str], None]) -> Found:
     """Train what is missing of `trials` trials and of the winner's runs.
 
-    Raises WorkFailed when no trial has a value, Interrupted after a signal.
+    Raises WorkFailed when no trial has a value or Optuna's file cannot be used, Interrupted after a signal, UserError
+    while another process makes the same search.
     """
+    if store.sqlite:
+        check_sqlite(store.sqlite, write=True)
+    with locked(_folder(store) / f"{DATABASE}.{sweep.study_name}.lock", 0.5) as alone:
+        if alone is None:
+            raise UserError("another process makes this search; wait for it, or name other seeds or another space")
+        return _search(sweep, store, trials, say)
+
+
+def _search(sweep: Sweep, store: Store, trials: int, say: Callable[[str], None]) -> Found:
     study = _study(sweep, store)
     parent = sweep_run(store, f"{sweep.name}-sweep", study.study_name)
     finished = lambda: [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]  # noqa: E731
@@ -162,21 +173,28 @@ def _study(sweep: Sweep, store: Store) -> Study:
     except ImportError:
         raise UserError("a search needs Optuna: pip install 'flowmbpo[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = store.sqlite.parent if store.sqlite else Path.cwd()
-    sampler = optuna.samplers.TPESampler(seed=0)
-    study = optuna.create_study(
-        study_name=sweep.study_name,
-        storage=f"sqlite:///{folder / DATABASE}",
-        sampler=sampler,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    place = sqlite_store(_folder(store) / DATABASE)
+    uri = place.uri.replace("{", "{{").replace("}", "}}")  # Optuna formats it
+    try:
+        study = optuna.create_study(
+            study_name=sweep.study_name,
+            storage=uri,
+            sampler=optuna.samplers.TPESampler(seed=0),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # what SQLAlchemy and Optuna make of a file that is none of theirs
+        raise WorkFailed(f"{place} cannot be used ({error}); move it away, and the search begins anew") from None
     for trial in study.trials:
         if trial.state.name == "RUNNING":  # its process is gone: the same values once more
             study.tell(trial.number, state=_states().FAIL)
             study.enqueue_trial(trial.params)
     return study
+
+
+def _folder(store: Store) -> Path:
+    return store.sqlite.parent if store.sqlite else Path.cwd()
 
 
 def _states() -> Any:

@@ -21,6 +21,10 @@ OTHER_SERVERS = {
     "http_proxy": "http://127.0.0.1:9",
     "HTTP_PROXY": "http://127.0.0.1:9",
     "MLFLOW_STATIC_PREFIX": "/elsewhere",
+    "_MLFLOW_STATIC_PREFIX": "/elsewhere",
+    "MLFLOW_BACKEND_STORE_URI": "postgresql://u:pw@127.0.0.1:1/db",
+    "GUNICORN_CMD_ARGS": "--bind 0.0.0.0:80",
+    "prometheus_multiproc_dir": "/nonexistent",
     "MLFLOW_GUNICORN_OPTS": "--bind 0.0.0.0:80",
     "MLFLOW_HOST": "0.0.0.0",
     "UVICORN_ROOT_PATH": "/elsewhere",
@@ -31,12 +35,14 @@ OTHER_SERVERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_ui_serves_our_runs_to_this_machine_only(tmp_path, number):
+    folder = tmp_path / "50%20 off? what is#this"
+    folder.mkdir()
     about = RunDescription("quickstart", 0, {"train": {"horizon": 16}}, "h", "cpu")
-    with start_run(resolve_store(None, tmp_path), about, tmp_path / "runs") as tracker:
+    with start_run(resolve_store(None, folder), about, folder / "runs") as tracker:
         tracker.log({"train/episode_reward": 5.0}, step=10)
     port = free_port()
-    (tmp_path / "random.py").write_text("raise ImportError('a file of the user')")
-    process = start_ui(tmp_path, port, **OTHER_SERVERS)
+    (folder / "random.py").write_text("raise ImportError('a file of the user')")
+    process = start_ui(folder, port, **OTHER_SERVERS)
     family = []
     try:
         address = process.stdout.readline().strip()
@@ -48,6 +54,10 @@ def test_the_ui_serves_our_runs_to_this_machine_only(tmp_path, number):
             found = json.load(answer)["experiment"]
         assert found["name"] == "flowmbpo"
         assert {tag["key"]: tag["value"] for tag in found["tags"]} == experiment_tags()
+        query = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/get?run_id={tracker.run_id}"
+        with urllib.request.urlopen(query, timeout=30) as answer:
+            assert json.load(answer)["run"]["info"]["status"] == "FINISHED"
+        assert list(tmp_path.iterdir()) == [folder]
         family = psutil.Process(process.pid).children(recursive=True)
         listening = [
             connection.laddr

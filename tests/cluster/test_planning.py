@@ -7,19 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from real_slurm import REGISTRY
 
-from flowmbpo.cluster import overview, planning, race, slurm, snapshot
+from flowmbpo.cluster import overview, planning, race, send, slurm, snapshot
 from flowmbpo.cluster.job import TrainingTask, preflight
 from flowmbpo.cluster.request import JobRequest
-from flowmbpo.cluster.submission import Submission, TaskState, find_tasks
+from flowmbpo.cluster.submission import Submission, TaskState, find_tasks, submissions
+from flowmbpo.cluster.task import Attempt
 from flowmbpo.runs.files import locked
 from flowmbpo.runs.layout import QueueFiles
 from flowmbpo.tracking.code_state import state_of
+from flowmbpo.tracking.store import resolve_store
 
 
-def a_plan(name: str, seeds: tuple[int, ...] = (0, 1), **request: object) -> planning.Plan:
+def a_plan(
+    name: str, seeds: tuple[int, ...] = (0, 1), overrides: tuple[str, ...] = (), **request: object
+) -> planning.Plan:
     wanted = JobRequest(**{"gpu": "", "gpus": 0, "cpus": 2, "memory_gb": 4.0, **request})
-    return planning.Plan(planning.drafts("slurm", seeds, (), "", "")(name, wanted), wanted)
+    return planning.Plan(planning.drafts("slurm", seeds, overrides, "", "")(name, wanted), wanted)
 
 
 def test_what_asks_for_the_same_is_packed_together():
@@ -43,6 +48,27 @@ def test_a_packed_job_is_meant_as_a_whole_or_by_task(make_submission):
     assert submission.log(2).name == "123_1_0_log.out"  # what the job said, until the run says something
     submission.files.log("123_1.0").touch()
     assert submission.log(2).name == "123_1.0_0_log.out"
+
+
+def test_ctrl_c_cancels_a_check(directory, programs, monkeypatch):
+    """It trains in a folder of its own, so data that is named as seen from here has another name there."""
+    registry = directory / "experiments.toml"
+    registry.write_text(REGISTRY + '[experiments.tiny.train.pretrain]\ndata = "what? is.safetensors"\nupdates = 1\n')
+    called = programs(sbatch="echo 'Submitted batch job 7'", squeue="echo '7_0|PENDING|Priority|'", scancel="exit 0")
+
+    def interrupted(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(send.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        send.check(a_plan("tiny-mlp", overrides=("train.wm_updates=1",)), registry, snapshots=False)
+    assert "scancel 7_0" in (called / "calls").read_text()
+    (submission,) = submissions()
+    assert submission.is_cancelled(0)
+    command = Attempt(submission, 0).command("")
+    assert f"train.pretrain.data={directory}/what? is.safetensors" in command
+    uri = command[command.index("--tracking-uri") + 1]
+    assert resolve_store(uri).sqlite == submission.folder / "mlflow.db"
 
 
 def test_large_arrays_are_split():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_slurm import ACTIVE, Cluster, ended
@@ -177,3 +179,47 @@ def test_several_runs_in_one_job(cluster: Cluster):
     for task, row in table.items():
         assert cluster.runs()[row["run_id"]].tags["flowmbpo.job"] == task
         assert f"{row['name']}/seed-{row['seed']}" in cluster.flowmbpo("logs", task)
+
+
+def test_a_pack_goes_on_after_its_time_limit_and_without_a_member(cluster: Cluster):
+    """Slurm's own signal before the limit, which is brought near once both train."""
+    (cluster.directory / "cluster.toml").write_text("[cluster]\ncheckpoint_seconds = 20\n")
+    (job,) = cluster.submit("tiny-mlp", "--seeds", "0,1", "--pack", "2", "--set", "train.max_epochs=1000000")
+    one, other = job["tasks"]
+
+    def both_trained_to(epoch: int) -> Callable[[dict[str, dict[str, Any]]], bool]:
+        return lambda table: all((row["epoch"] or 0) > epoch for row in table.values())
+
+    cluster.until(both_trained_to(10))
+    started = cluster.record().started_at or 0.0
+    minutes = int(time.time() - started) // 60 + 2
+    assert cluster.program("scontrol", "update", f"JobId={job['job']}_0", f"TimeLimit={minutes}").returncode == 0
+    (submission,) = submissions(cluster.directory / "runs" / "jobs")
+    cluster.until(lambda table: all(submission.task(index).requeued for index in (0, 1)), 5)
+    reached = max(row["epoch"] for row in cluster.until(lambda table: table[one]["state"] == "PENDING").values())
+    cluster.start_now(f"{job['job']}_0")
+    table = cluster.until(both_trained_to(reached + 10))
+    assert [row["restarts"] for row in table.values()] == [1, 1]
+    assert len(cluster.runs()) == 2
+
+    cluster.flowmbpo("cancel", one)
+    left = cluster.until(lambda table: (table[one]["state"], table[one]["run_status"]) == ("CANCELLED", "KILLED"))
+    assert f"continue: flowmbpo submit --resume {left[one]['run_id']}" in left[one]["note"]
+    cluster.until(lambda table: table[other]["epoch"] > left[other]["epoch"] + 10)
+    assert cluster.jobs()[other]["state"] == "RUNNING"
+    cluster.flowmbpo("cancel", other)
+    assert {row["state"] for row in cluster.until(ended).values()} == {"CANCELLED"}
+
+
+@pytest.mark.parametrize("name", ["50%20 off", "what? is", "%j a'b"])
+def test_a_job_in_a_folder_of_any_name(cluster: Cluster, name: str):
+    """In the name of a job's log Slurm replaces what follows a percent sign."""
+    folder = cluster.directory / name
+    folder.mkdir()
+    (cluster.directory / "experiments.toml").rename(folder / "experiments.toml")
+    cluster.directory = folder
+    (job,) = cluster.submit("tiny-mlp", "--check")
+    row = cluster.until(ended)[job["tasks"][0]]
+    assert (row["state"], row["epoch"]) == ("COMPLETED", 20), row
+    assert "FINISHED" in cluster.flowmbpo("logs", row["job"])
+    assert [path.name for path in folder.parent.iterdir()] == [name]

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from flowmbpo.envs import AntEnv
@@ -65,6 +66,22 @@ def test_seed_decides_the_start_and_arrays_are_copies(env):
     again, _ = env.reset(seed=5)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.filterwarnings("ignore:.*infinity.*")  # Gymnasium's checker would like bounds
+def test_one_environment_follows_gymnasiums_rules_for_one(name):
+    env = gymnasium.make(name, episode_length=2)
+    check_env(env.unwrapped, skip_render_check=True)
+    batch = gymnasium.make_vec(name, num_envs=1, episode_length=2)
+    obs, opened = env.reset(seed=3)[0], batch.reset(seed=3)[0]
+    np.testing.assert_array_equal(obs, opened[0])
+    action = np.full(env.action_space.shape, 0.5, dtype=np.float32)
+    for _ in range(2):
+        obs, _, terminated, truncated, _ = env.step(action)
+        info = batch.step(action[None])[-1]
+    assert (terminated, truncated) == (False, True)
+    np.testing.assert_array_equal(obs, info["final_obs"][0])  # the episode's last, not the next one's first
 
 
 def test_environments_made_without_a_seed_differ():

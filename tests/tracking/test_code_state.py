@@ -49,6 +49,20 @@ def test_a_checkout_is_asked(checkout):
     assert "+x = 2" in dirty.diff
 
 
+def test_the_patch_applies_however_the_user_likes_to_look_at_differences(checkout, tmp_path, monkeypatch):
+    liking = "[color]\nui = always\n[diff]\nnoprefix = true\nmnemonicPrefix = true\nexternal = /bin/false\n"
+    (tmp_path / ".gitconfig").write_text(liking)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (checkout / "a.py").write_text("x = 2\n")
+    patch = tmp_path / "uncommitted.diff"
+    status, _, changes = state_of(checkout).diff.partition("\n")
+    assert status == "M a.py"
+    patch.write_text(changes + "\n")
+    git(checkout, "checkout", "-q", "a.py")
+    git(checkout, "apply", str(patch))
+    assert (checkout / "a.py").read_text() == "x = 2\n"
+
+
 def test_variables_of_git_mean_another_repository(checkout, tmp_path, monkeypatch):
     other = make_checkout(tmp_path / "other")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))

@@ -8,8 +8,10 @@ from mlflow_server import history, wait_for
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.tracking import delivery, recovery
+from flowmbpo.tracking.mlflow_reader import MlflowReader
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.run_tracker import resume_run, start_run
+from flowmbpo.tracking.sqlite_reader import SqliteReader
 from flowmbpo.tracking.store import EXPERIMENT
 
 
@@ -64,6 +66,9 @@ def test_a_deleted_experiment_is_told_and_stays_deleted(store, about, client, tm
     client.delete_experiment(experiment)
     with pytest.raises(UserError, match=f"deleted in MLflow.*--tracking-uri.*restore -x {experiment}"):
         start_run(store, about, tmp_path / "runs")
+    for reader in (SqliteReader, MlflowReader):  # "no runs yet" would not be true
+        with pytest.raises(UserError, match=f"deleted in MLflow.*--tracking-uri.*restore -x {experiment}"):
+            reader(store).runs()
     assert client.get_experiment_by_name(EXPERIMENT).lifecycle_stage == "deleted"
 
 

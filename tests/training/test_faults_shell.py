@@ -8,9 +8,11 @@ import signal
 import threading
 
 import pytest
+import torch
 
 from flowmbpo.runs.journal import TARGET_TAG, THREADS_TAG, all_tags
 from flowmbpo.runs.layout import RunFiles
+from flowmbpo.training.continuation import continue_on
 
 
 def ignore_hangup():
@@ -65,6 +67,29 @@ def test_a_terminal_that_is_closed_costs_its_display_only(work):
     os.close(terminal)
     assert command.wait() == 0
     assert len(list(work.folder.glob("runs/*/resume/epoch-000012"))) == 2
+
+
+def test_a_run_goes_on_with_its_device_until_told_otherwise(work):
+    work.run("run", "small", "--epochs", 3, "--device", "cpu")
+    journal = RunFiles(work.run_folder).journal
+    told = journal.read_text().replace('"flowmbpo.device": "cpu"', '"flowmbpo.device": "GPU"')
+    journal.write_text(told)
+    said = work.run("run", "--resume", work.run_id, "--epochs", 5, code=2)
+    assert "computes on GPU" in said
+    assert "--device cpu" in said
+    said = work.run("run", "--resume", work.run_id, "--epochs", 5, "--device", "cpu")
+    assert "device: GPU -> cpu" in said
+    assert work.states() == [5]
+
+
+def test_a_gpu_does_not_take_over_a_run_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
+    assert continue_on("cpu", "auto") == ("cpu", "")
+    assert continue_on("", "auto") == ("cuda", "")
+    device, said = continue_on("cpu", "cuda")
+    assert device == "cuda"
+    assert "cpu -> GPU" in said
 
 
 def test_resume_goes_on_to_the_target_until_told_otherwise(work):

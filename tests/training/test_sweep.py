@@ -5,6 +5,14 @@ import signal
 import sqlite3
 
 import pytest
+from commands import REGISTRY
+
+from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.files import locked
+from flowmbpo.spec.registry import load_registry
+from flowmbpo.tracking.store import sqlite_store
+from flowmbpo.training import sweep
+from flowmbpo.training.session import RunOptions
 
 pytest.importorskip("optuna")
 
@@ -39,6 +47,28 @@ def test_a_killed_search_goes_on(work):
     with sqlite3.connect(work.database) as store:
         parents = store.execute("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
     assert len(parents) == 1
+
+
+def test_a_search_in_a_folder_of_any_name_and_only_one_at_a_time(tmp_path):
+    folder = tmp_path / "50%20 off? a#b {c}"
+    folder.mkdir()
+    (folder / "experiments.toml").write_text(REGISTRY)
+    options = RunOptions(device="cpu", tracking_uri=None, epochs=3, time_limit=None)
+    about = sweep.Sweep(load_registry(folder / "experiments.toml"), "small", {}, 1, options, lambda: None)
+    store = sqlite_store(folder / "mlflow.db")
+    for _ in range(2):
+        sweep._study(about, store)
+    assert (folder / sweep.DATABASE).is_file()
+    assert list(tmp_path.iterdir()) == [folder]
+
+    with (  # the first one's trials are not those of a dead process
+        locked(folder / f"{sweep.DATABASE}.{about.study_name}.lock"),
+        pytest.raises(UserError, match="another process"),
+    ):
+        sweep.search(about, store, 1, print)
+    (folder / sweep.DATABASE).write_bytes(b"no database" * 100)
+    with pytest.raises(WorkFailed, match=r"optuna\.db cannot be used"):
+        sweep.search(about, store, 1, print)
 
 
 def _json(work):
