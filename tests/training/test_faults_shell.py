@@ -72,8 +72,9 @@ def test_a_terminal_that_is_closed_costs_its_display_only(work):
 def test_a_run_goes_on_with_its_device_until_told_otherwise(work):
     work.run("run", "small", "--epochs", 3, "--device", "cpu")
     journal = RunFiles(work.run_folder).journal
-    told = journal.read_text().replace('"flowmbpo.device": "cpu"', '"flowmbpo.device": "GPU"')
-    journal.write_text(told)
+    told = journal.read_text()
+    journal.write_text(told.replace('"flowmbpo.device":"cpu"', '"flowmbpo.device":"GPU"'))
+    assert journal.read_text() != told
     said = work.run("run", "--resume", work.run_id, "--epochs", 5, code=2)
     assert "computes on GPU" in said
     assert "--device cpu" in said
