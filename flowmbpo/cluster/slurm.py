@@ -92,8 +92,6 @@ def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
     at_once = min(submission.pack, len(submission.seeds))
     megabytes = round(request.memory_gb * 1024) * at_once
     cpus = request.cpus * at_once
-    # In the name of a log Slurm replaces what follows a percent sign, which may stand in that of the directory too.
-    logs = submission.folder.relative_to(submission.directory)
     found: dict[str, Any] = {
         "job_name": submission.name,
         "account": request.account or None,
@@ -109,16 +107,19 @@ def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
         "wckey": None,
         "setup": [*request.setup, *_python_path(submission)] or None,
         # since Slurm 22.05 a step no longer takes this over from its job
-        "srun_args": [f"--cpus-per-task={cpus}", f"--output={logs}/%A_%a_%t_log.out"],
+        "srun_args": [f"--cpus-per-task={cpus}"],
     }
     found["additional_parameters"] = {
         "time": request.time_limit,
         "signal": f"USR1@{request.checkpoint_seconds}",
         "requeue": True,
         "chdir": str(submission.directory),
-        "output": f"{logs}/%A_%a_0_log.out",
         **further,
     }
+    if "%" in (folder := str(submission.folder)):  # in the name of a log Slurm replaces what follows it
+        logs = folder.replace("%", "%%")
+        found["additional_parameters"]["output"] = f"{logs}/%A_%a_0_log.out"
+        found["srun_args"].append(f"--output={logs}/%A_%a_%t_log.out")
     for ours, theirs in _EXCLUDE.items():
         if further.keys() & theirs:
             found.pop(ours)

@@ -185,8 +185,11 @@ def _clock(tracking_uri: str | None) -> str:
             raise NotApplicable("the store does not answer") from None
         there = parsedate_to_datetime(date).timestamp()
     elif store.sqlite and store.sqlite.parent.is_dir():
-        with tempfile.NamedTemporaryFile(dir=store.sqlite.parent) as file:
-            there = Path(file.name).stat().st_mtime
+        try:
+            with tempfile.NamedTemporaryFile(dir=store.sqlite.parent) as file:
+                there = Path(file.name).stat().st_mtime
+        except OSError:
+            raise NotApplicable("the store's folder cannot be written to") from None
     else:
         raise NotApplicable("this store shows no clock")
     apart = time.time() - there

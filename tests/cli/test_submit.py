@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,17 @@ def test_logs_of_a_job_and_of_a_task(cli):
     assert cli("logs", "8_1", "--follow").stdout == "words of 1\n"  # it has ended: there is nothing to wait for
     assert "8_0, 8_1" in cli("logs", "8", "-f", code=2).stderr
     assert "the latest are 8" in cli("logs", "9", code=2).stderr
+
+
+def test_packed_tasks_are_called_by_their_experiments(cli):
+    submission = a_finished_job(cli, "5,6")
+    replace(submission, name="first+1", names=("first", "second"), pack=2).save()
+    (submission.folder / "8_0_0_log.out").rename(submission.folder / "8_0.0_0_log.out")
+    (submission.folder / "8_1_0_log.out").rename(submission.folder / "8_0.1_0_log.out")
+    assert "==> 8_0.1 second/seed-6 <==" in cli("logs", "8").stdout
+    cli.slurm(squeue="echo '8_0|PENDING|Priority|'")
+    (submission.folder / "task-1.json").unlink()
+    assert "8_0.1 second/seed-6 cancelled" in cli("cancel", "8_0.1").stderr
 
 
 def test_cancel_asks_slurm_once_per_living_task(cli, tmp_path):

@@ -37,7 +37,7 @@ GOLDEN = """\
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
-#SBATCH --output=runs/jobs/20251118-100000-flow/%A_%a_0_log.out
+#SBATCH --output=/home/me/ants/runs/jobs/20251118-100000-flow/%A_%a_0_log.out
 #SBATCH --partition=gpu
 #SBATCH --requeue
 #SBATCH --signal=USR1@120
@@ -49,7 +49,6 @@ module load cuda/12.4
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output /home/me/ants/runs/jobs/20251118-100000-flow/%A_%a_%t_log.out --cpus-per-task=4 \
---output=runs/jobs/20251118-100000-flow/%A_%a_%t_log.out \
 PYTHON -P -u -m submitit.core._submit /home/me/ants/runs/jobs/20251118-100000-flow
 """
 
