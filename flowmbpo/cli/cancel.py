@@ -25,4 +25,6 @@ def cancel(
             tables.err.print(f"{task_id} has ended already ({state.state})", highlight=False)
             continue
         send.cancel(submission, index)
-        tables.err.print(f"{task_id} {submission.experiment(index)}/seed-{submission.seeds[index]} cancelled", highlight=False)
+        tables.err.print(
+            f"{task_id} {submission.experiment(index)}/seed-{submission.seeds[index]} cancelled", highlight=False
+        )

@@ -33,7 +33,9 @@ def logs(
         return
     for submission, index in tasks:
         if len(tasks) > 1:
-            typer.echo(f"==> {submission.task_ids()[index]} {submission.experiment(index)}/seed-{submission.seeds[index]} <==")
+            typer.echo(
+                f"==> {submission.task_ids()[index]} {submission.experiment(index)}/seed-{submission.seeds[index]} <=="
+            )
         log = submission.log(index)
         if log.exists():
             sys.stdout.write(log.read_text(encoding="utf-8", errors="replace"))
