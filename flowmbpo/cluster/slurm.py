@@ -156,6 +156,8 @@ def seconds(limit: str) -> int:
 
 # What Slurm says when it refuses a job or lets it wait, and what may be done about it.
 _HINTS = {
+    "unable to contact|configuration source": "Slurm is installed here but does not answer: submit on a login node, or "
+    "use this machine's own queue with --cluster local",
     "account|invalid partition": "set account and partition with --account and --partition, or in the [cluster] table "
     "of cluster.toml",
     "time ?limit": "`sinfo -o '%P %l'` shows each partition's longest; a job goes on after its limit, so a shorter "

@@ -96,6 +96,7 @@ def test_what_slurm_refuses_beside_an_option_of_the_user_is_left_out():
 @pytest.mark.parametrize(
     ("said", "hint"),
     [
+        ("fatal: Could not establish a configuration source", "--cluster local"),
         ("Batch job submission failed: Requested node configuration is not available", "case-sensitive"),
         ("Batch job submission failed: Invalid account or account/partition combination specified", "cluster.toml"),
     ],
