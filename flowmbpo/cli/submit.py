@@ -41,6 +41,9 @@ def submit(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Continue this run in a job.", autocompletion=run_ids)
     ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="With --resume: although the code or the spec has changed.")
+    ] = False,
     cluster: Annotated[str, typer.Option(help="slurm, local, or auto: Slurm where it is installed.")] = "auto",
     cluster_file: Annotated[
         Path | None,
@@ -110,7 +113,13 @@ def submit(
         "options": sbatch_options(options or []),
         "parallel": parallel,
     }
-    draft = planning.drafts(where, seed_list, overrides or [], resume or "", store.uri)
+    if resume and not (accept_changes or dry_run):  # refused now, not when the queue's turn has come
+        from flowmbpo.training.session import refuse_changes
+
+        refuse_changes(resume, found.path)
+    # Without a copy of the code a requeued run goes on with what is installed then.
+    accept = accept_changes or not snapshot
+    draft = planning.drafts(where, seed_list, overrides or [], resume or "", store.uri, accept)
     plans = _plans(found, chosen, draft, cluster_file, asked, overrides or [])
     expected = {plan.draft.name: _expected(found, plan, store) for plan in plans}
     if pack > 1:

@@ -33,7 +33,12 @@ class Plan:
 
 
 def drafts(
-    cluster: str, seeds: Sequence[int], overrides: Sequence[str], resume: str, tracking_uri: str
+    cluster: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    resume: str,
+    tracking_uri: str,
+    accept_changes: bool = False,
 ) -> Callable[[str, JobRequest], Submission]:
     """What makes the draft of an experiment, to be run in the working directory."""
     return lambda name, request: Submission(
@@ -45,6 +50,7 @@ def drafts(
         tracking_uri=tracking_uri,
         overrides=tuple(overrides),
         resume=resume,
+        accept_changes=accept_changes,
         request=request.document(),
     )
 

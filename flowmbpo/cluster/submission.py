@@ -34,6 +34,7 @@ class Submission:
     tracking_uri: str
     overrides: tuple[str, ...] = ()
     resume: str = ""  # a run to continue instead of starting one
+    accept_changes: bool = False  # of the code since a run began, when it is continued
     request: dict[str, Any] = field(default_factory=dict)
     submitted_at: float = 0.0
     job_id: str = ""

@@ -116,7 +116,7 @@ class Attempt:
         submission = self.submission
         command = [sys.executable, "-P", "-m", "flowmbpo", "run"]  # -P: files lying around are no modules
         if run_id:
-            command += ["--resume", run_id]
+            command += ["--resume", run_id, *(["--accept-changes"] if submission.accept_changes else [])]
         else:
             command += [submission.experiment(self.index), "--seed", str(submission.seeds[self.index])]
             for override in submission.overrides:

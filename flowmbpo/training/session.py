@@ -115,17 +115,9 @@ def resume(
             experiment, seed = loading.experiment_of(state), int(state.manifest["seed"])
         except (BrokenFile, KeyError, TypeError, ValueError) as error:
             raise UserError(f"run {run_id} cannot be continued by this version: {error}") from error
-        overrides = [str(item) for item in state.manifest.get("overrides", ())]
-        code = state.manifest.get("code", {})
-        changes = code_changes(code) + registry_changes(experiment, overrides, registry)
-        if changes and not accept_changes:
-            raise UserError(
-                f"run {run_id} would not continue as it began:\n  " + "\n  ".join(changes) + "\nA run keeps the spec "
-                "it was started with. Go back to what it was, or continue all the same with --accept-changes"
-            )
-        for change in changes:
+        for change in _changes(state, experiment, registry, accept_changes):
             watcher.message(f"changed since the run began: {change}", warning=True)
-        for unknown in not_compared(code):
+        for unknown in not_compared(state.manifest.get("code", {})):
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
         told = all_tags(files.journal)
         target = options.epochs or number(told.get(TARGET_TAG)) or experiment.train.max_epochs
@@ -144,8 +136,31 @@ def resume(
             )
         built = builder.build(experiment, seed, device)
         tracker = resume_run(store, run_id, RUNS, lock)
-        checkpoints = CheckpointWriter(files, experiment, seed, tracker, overrides)
+        checkpoints = CheckpointWriter(files, experiment, seed, tracker, _overrides(state))
         return _train(experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, target, state)
+
+
+def refuse_changes(run_id: str, registry: Path | None) -> None:
+    """Raises UserError where `resume` would, because of the spec or the code, without `accept_changes`."""
+    files = resumable(run_id)
+    state, _ = checkpoint.newest(files.resume, files.resume_epochs(), "resume")
+    if state:
+        _changes(state, builder.experiment_of(state), registry, accept=False)
+
+
+def _changes(state: checkpoint.Checkpoint, experiment: Experiment, registry: Path | None, accept: bool) -> list[str]:
+    """How spec and code differ from when the run began. Raises UserError unless that is to be accepted."""
+    changes = code_changes(state.manifest.get("code", {})) + registry_changes(experiment, _overrides(state), registry)
+    if changes and not accept:
+        raise UserError(
+            "the run would not continue as it began:\n  " + "\n  ".join(changes) + "\nA run keeps the spec "
+            "it was started with. Go back to what it was, or continue all the same with --accept-changes"
+        )
+    return changes
+
+
+def _overrides(state: checkpoint.Checkpoint) -> list[str]:
+    return [str(item) for item in state.manifest.get("overrides", ())]
 
 
 def _intact_state(run_id: str, files: RunFiles, watcher: Watcher) -> checkpoint.Checkpoint:

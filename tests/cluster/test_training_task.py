@@ -201,6 +201,7 @@ def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
         ({}, "abc", "--resume abc"),
         ({"request": {"gpus": 1}}, "abc", "--resume abc --device cuda"),
         ({"request": {"gpus": 1}, "cluster": "local"}, "abc", "--resume abc"),
+        ({"accept_changes": True}, "abc", "--resume abc --accept-changes"),
     ],
 )
 def test_the_command_of_a_task(make_submission, changes, run_id, expected):

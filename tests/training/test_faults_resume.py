@@ -67,6 +67,10 @@ def test_another_version_of_the_code_is_shown_and_needs_a_flag(run):
     said = refused(run)
     assert "flowmbpo: 0.0.1 -> " in said
     assert "git commit: abc -> of the tests" in said
+    submit = ("submit", "--resume", run.run_id, "--cluster", "local")
+    assert "git commit: abc -> of the tests" in run.run(*submit, code=2)  # before it waits in a queue
+    assert not (run.folder / "runs" / "jobs").exists()
+    assert "--accept-changes" in run.run(*submit, "--accept-changes", "--dry-run")
     run.run("run", "--resume", run.run_id, "--epochs", 4, "--accept-changes")
     assert run.states() == [4]
 
