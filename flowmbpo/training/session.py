@@ -145,7 +145,7 @@ def refuse_changes(run_id: str, registry: Path | None) -> None:
     files = resumable(run_id)
     state, _ = checkpoint.newest(files.resume, files.resume_epochs(), "resume")
     if state:
-        _changes(state, experiment_of(state), registry, accept=False)
+        _changes(state, loading.experiment_of(state), registry, accept=False)
 
 
 def _changes(state: checkpoint.Checkpoint, experiment: Experiment, registry: Path | None, accept: bool) -> list[str]:
