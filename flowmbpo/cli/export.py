@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="New folder for the policy, as Hugging Face has them.")
     ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="With --out: the policy as policy.onnx too.")] = False,
     as_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="All points as CSV.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="All points as Parquet.")] = None,
     tracking_uri: TrackingOption = None,
@@ -35,9 +37,13 @@ def export(
         raise UserError("say what to write: --out DIR for the policy, --csv FILE or --parquet FILE for all points")
     if out and len(selectors) > 1:
         raise UserError("--out takes one run; export each run to a folder of its own")
+    if onnx and not out:
+        raise UserError("--onnx writes policy.onnx into the folder of --out DIR; name one")
+    if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
+        raise UserError("PyTorch's exporter needs two packages: pip install 'flowmbpo[onnx]'")
     reader = open_reader(tracking_uri)
     if out:
-        _export_policy(reader, selectors[0], out)
+        _export_policy(reader, selectors[0], out, onnx)
     if as_csv or parquet:
         frame = _points(reader, selectors)
         try:
@@ -52,7 +58,7 @@ def export(
         _say(f"{len(frame):,} points: {', '.join(str(path) for path in (as_csv, parquet) if path)}")
 
 
-def _export_policy(reader: Reader, selector: str, out: Path) -> None:
+def _export_policy(reader: Reader, selector: str, out: Path, onnx: bool) -> None:
     from flowmbpo.reports.model_folder import write_model_folder
     from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
 
@@ -61,6 +67,12 @@ def _export_policy(reader: Reader, selector: str, out: Path) -> None:
     try:
         with checkpoint_folder(reader.store, found) as folder:
             names = write_model_folder(run, found, folder, out)
+            if onnx:
+                from flowmbpo.models.onnx_export import write_onnx
+                from flowmbpo.models.standalone_policy import Policy
+
+                write_onnx(Policy(folder), out / "policy.onnx")
+                names.append("policy.onnx")
     except FileNotFoundError as error:
         raise WorkFailed(f"{run.run_name} {found.name}: {error}") from None
     _say(f"{out}: {', '.join(names)}")

@@ -20,7 +20,7 @@ def import_run(
         str,
         typer.Argument(
             metavar="PATH",
-            help="A CSV or JSON file, a TensorBoard file or folder, a W&B folder or exported history, an MLflow URI.",
+            help="A CSV or JSON file, a TensorBoard file or folder, a W&B folder or history, mlruns, or an MLflow URI.",
         ),
     ],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the reference; no experiment's.")],
@@ -65,7 +65,8 @@ def import_run(
     from flowmbpo.tracking.foreign_logs import read_log
     from flowmbpo.tracking.mlflow_import import Mapped, import_log, read_store
 
-    log = read_store(source, run) if "://" in source else read_log(Path(source))
+    folder = source.removeprefix("file://").removeprefix("file:")
+    log = read_store(source, run) if "://" in folder else read_log(Path(folder), run)
     store = resolve_store(tracking_uri)
     exists = not store.sqlite or check_sqlite(store.sqlite, write=False)
     runs = open_reader(store).runs() if exists else []

@@ -10,6 +10,7 @@ were trained open loop (`train.imagination = "alongside"`) encode only one in `h
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def _group_softmax(x: Tensor, group: int) -> Tensor:
     return (e / e.sum(-1, keepdim=True)).flatten(-2)
 
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"mish": _mish, "silu": F.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"mish": _mish, "silu": F.silu, "elu": F.elu}
 
 
 class Policy:
@@ -44,24 +45,35 @@ class Policy:
         spec = json.loads((folder / about).read_text(encoding="utf-8"))["experiment"]
         self._weights = load_file(folder / weights)
         self._normalize = spec["train"]["normalize_observations"]
-        self._encodes = spec["world_model"]["encoder"] == "mlp"
-        self._group = spec["world_model"]["simnorm_dim"]
-        self._model_activation = _ACTIVATIONS[spec["world_model"]["activation"]]
+        mean, squares, count = (self._weights[f"observations/{name}"] for name in ("mean", "squares", "count"))
+        std = (squares / count).sqrt() if count > 0 else torch.ones_like(mean)
+        self._mean, self._inverse_std = mean.float(), std.float().clamp_min(MIN_STD).reciprocal()
+        model = spec["world_model"]
+        self._limit = math.inf if model["kind"] == "simulator" else OBSERVATION_LIMIT
+        self._encodes = model.get("encoder") == "mlp"
+        self._standardizes = model.get("latent_input") == "standardized"
+        self._group = model.get("simnorm_dim", 1)
+        self._model_activation = _ACTIVATIONS[model.get("activation", "mish")]
         self._actor_activation = _ACTIVATIONS[spec["actor"]["activation"]]
 
     def predict(self, observations: Any, params: dict[str, Any] | None = None) -> np.ndarray:
         """Actions (N, A) in [-1, 1], float32, for observations (N, O): an array, a list of lists or a DataFrame."""
         obs = torch.from_numpy(np.array(observations, dtype=np.float32))
         with torch.inference_mode():
-            return self._act(self._encode(obs)).numpy()
+            return self.actions(obs).numpy()
+
+    @property
+    def observation_dim(self) -> int:
+        """Numbers in an observation."""
+        return len(self._weights["observations/mean"])
+
+    def actions(self, obs: Tensor) -> Tensor:
+        """`predict` for tensors: (N, O) -> (N, A)."""
+        return self._act(self._encode(obs))
 
     def _encode(self, x: Tensor) -> Tensor:
-        get = self._weights
         if self._normalize:
-            count = get["observations/count"]
-            std = (get["observations/squares"] / count.clamp_min(1.0)).sqrt() if count > 0 else torch.ones(x.shape[-1])
-            x = (x - get["observations/mean"].float()) * std.float().clamp_min(MIN_STD).reciprocal()
-            x = x.clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+            x = ((x - self._mean) * self._inverse_std).clamp(-self._limit, self._limit)
         if not self._encodes:
             return x
         layers = self._count("world_model/encoder.{}.linear.weight")
@@ -73,6 +85,8 @@ class Policy:
         return x
 
     def _act(self, x: Tensor) -> Tensor:
+        if self._standardizes:
+            x = self._group * x - 1
         for index in range(self._count("actor/trunk.{}.linear.weight")):
             name = f"actor/trunk.{index}"
             x = self._norm(f"{name}.norm", self._actor_activation(self._linear(f"{name}.linear", x)))

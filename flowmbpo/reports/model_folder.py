@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+import flowmbpo
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.reports.formats import reward
 from flowmbpo.runs.checkpoint import TENSORS, verify
@@ -48,7 +49,7 @@ actions = policy.predict(observations)  # (N, observations) -> (N, actions) in [
 flowmbpo reproduce {run_id} --check
 ```
 
-Code: version {version}, commit `{commit}`. The whole specification is in `{config}`. Licence: MIT.
+Code: version {version}, commit `{commit}`. The whole specification is in `{config}`. Licence: MIT (`LICENSE`).
 """
 
 
@@ -111,6 +112,7 @@ def write_model_folder(run: RunRecord, found: CheckpointRecord, checkpoint: Path
             policy = resources.files("flowmbpo.models") / "standalone_policy.py"
             (folder / POLICY).write_text(policy.read_text(encoding="utf-8"), encoding="utf-8")
             (folder / "README.md").write_text(text, encoding="utf-8")
+            (folder / "LICENSE").write_text(_licence(), encoding="utf-8")
             for name in _PICTURES:
                 source = RunFiles.of(run.run_id).artifacts / name
                 if source.is_file():
@@ -118,3 +120,9 @@ def write_model_folder(run: RunRecord, found: CheckpointRecord, checkpoint: Path
             return sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise WorkFailed(f"{out} cannot be written: {error.strerror or error}") from None
+
+
+def _licence() -> str:
+    """Ours, of `policy.py`; from the installation, or from the checkout that it leads to."""
+    installed = metadata.distribution("flowmbpo").read_text("licenses/LICENSE")
+    return installed or (Path(flowmbpo.__file__).parents[1] / "LICENSE").read_text(encoding="utf-8")

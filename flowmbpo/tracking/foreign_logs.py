@@ -47,11 +47,16 @@ class ForeignLog:
         return list(dict.fromkeys(name for row in self.rows for name in row.values))
 
 
-def read_log(path: Path) -> ForeignLog:
-    """The log in a file or folder. Raises UserError for one that is missing, broken or of no known format."""
+def read_log(path: Path, run: str | None = None) -> ForeignLog:
+    """The log in a file or folder; `run` names one of several in an MLflow folder.
+
+    Raises UserError for one that is missing, broken or of no known format.
+    """
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.is_dir():
+        if stored := sorted(file.parent for file in path.rglob("meta.yaml") if (file.parent / "metrics").is_dir()):
+            return _read_mlruns(path, stored, run)
         wandb, events = sorted(path.glob("*.wandb")), sorted(path.rglob("*tfevents*"))
         if len(wandb) == 1:
             return _read_wandb(wandb[0])
@@ -134,6 +139,34 @@ def _number(value: Any) -> float | None:
         return float(value)
     except ValueError:
         return None
+
+
+def choose_run(where: str, runs: Mapping[str, str], run: str | None) -> str:
+    """The id that begins with `run`, or has that name, of `runs` (id -> name). Raises UserError when it is not one."""
+    chosen = [each for each, name in runs.items() if run is None or each.startswith(run) or name == run]
+    if len(chosen) != 1:
+        listed = ", ".join(f"{each[:8]} ({runs[each]})" for each in (chosen or list(runs))[:20])
+        raise UserError(f"{where} has {len(chosen)} such runs; name one with --run: {listed or 'there are none'}")
+    return chosen[0]
+
+
+def _read_mlruns(path: Path, stored: Iterable[Path], run: str | None) -> ForeignLog:
+    """One run of an MLflow file store, which MLflow 3 no longer opens: a file per metric, lines of ms, value, step."""
+    rows: dict[tuple[int, int], dict[str, float]] = {}
+    try:
+        names = {folder: folder / "tags" / "mlflow.runName" for folder in stored}
+        ids = {folder.name: file.read_text(encoding="utf-8") if file.exists() else "" for folder, file in names.items()}
+        chosen = choose_run(str(path), ids, run)
+        metrics = next(folder for folder in names if folder.name == chosen) / "metrics"
+        for file in sorted(file for file in metrics.rglob("*") if file.is_file()):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                at, value, step = line.split()[:3]
+                rows.setdefault((int(step), int(at)), {})[str(file.relative_to(metrics))] = float(value)
+    except (OSError, ValueError) as error:
+        raise (
+            error if isinstance(error, UserError) else UserError(f"{path} is no intact MLflow store: {error}")
+        ) from None
+    return _checked(path, ForeignLog("mlflow", [Row(step, at / 1000, row) for (step, at), row in sorted(rows.items())]))
 
 
 def _read_tensorboard(path: Path) -> ForeignLog:

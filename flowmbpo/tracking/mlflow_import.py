@@ -15,7 +15,7 @@ from difflib import get_close_matches
 
 from flowmbpo.errors import UserError
 from flowmbpo.runs import journal
-from flowmbpo.tracking.foreign_logs import ForeignLog, Row
+from flowmbpo.tracking.foreign_logs import ForeignLog, Row, choose_run
 from flowmbpo.tracking.metrics import EPISODE_REWARD, check_names
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
@@ -154,16 +154,12 @@ def read_store(uri: str, run: str | None) -> ForeignLog:
     with translated(store):
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         found = client.search_runs(experiments, max_results=1000)
-        chosen = [
-            each for each in found if run is None or each.info.run_id.startswith(run) or each.info.run_name == run
-        ]
-        if len(chosen) != 1:
-            listed = ", ".join(f"{each.info.run_id[:8]} ({each.info.run_name})" for each in (chosen or found)[:20])
-            raise UserError(f"{store} has {len(chosen)} such runs; name one with --run: {listed or 'there are none'}")
+        chosen = choose_run(str(store), {each.info.run_id: each.info.run_name for each in found}, run)
+        metrics = next(each for each in found if each.info.run_id == chosen).data.metrics
         rows: dict[tuple[int, int], dict[str, float]] = {}
-        for name in chosen[0].data.metrics:
-            for point in client.get_metric_history(chosen[0].info.run_id, name):
+        for name in metrics:
+            for point in client.get_metric_history(chosen, name):
                 rows.setdefault((point.step, point.timestamp), {})[name] = point.value
     if not rows:
-        raise UserError(f"run {chosen[0].info.run_id} of {store} has no metrics")
+        raise UserError(f"run {chosen} of {store} has no metrics")
     return ForeignLog("mlflow", [Row(step, at / 1000, values) for (step, at), values in sorted(rows.items())])

@@ -32,7 +32,16 @@ def test_a_model_folder(flowmbpo, here, tmp_path):
     outcome = flowmbpo("export", "point/seed-0", "--out", out)
     assert outcome.code == 0, outcome.text
     names = {path.name for path in out.iterdir()}
-    assert names >= {"README.md", "config.json", "model.safetensors", "policy.py", "learning_curve.png", "replay.html"}
+    assert names >= {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "policy.py",
+        "learning_curve.png",
+        "replay.html",
+        "LICENSE",
+    }
+    assert "MIT License" in (out / "LICENSE").read_text()
     card = hub.ModelCard.load(out / "README.md")
     (run,) = open_reader(None).runs()
     (reward,) = [result for result in card.data.eval_results if result.metric_type == "mean_reward"]
@@ -69,6 +78,7 @@ def test_all_points(flowmbpo, here, tmp_path):
     [
         (["point"], "--out DIR"),
         (["point", "point/seed-0", "--out", "x"], "one run"),
+        (["point", "--onnx", "--csv", "x.csv"], "--onnx writes policy.onnx into the folder of --out"),
         (["nothing", "--csv", "x.csv"], "no run matches"),
     ],
 )

@@ -115,6 +115,25 @@ def test_mlflow_store_of_another_program(flowmbpo, here, empty_database):
     assert curve() == [(0, 0, 0), (1, 1, 3), (2, 2, 6)]
 
 
+def test_an_old_mlruns_folder(flowmbpo, here):
+    for run, factor in (("a" * 32, 1), ("b" * 32, 3)):
+        folder = here / "mlruns" / "0" / run
+        (folder / "metrics" / "train").mkdir(parents=True)
+        (folder / "tags").mkdir()
+        (folder / "meta.yaml").write_text(f"run_id: {run}\n")
+        (folder / "tags" / "mlflow.runName").write_text(f"walk-{factor}")
+        lines = [f"{5000 + 1000 * step} {factor * step}.0 {step}" for step in range(3)]
+        (folder / "metrics" / "train" / "return").write_text("\n".join(lines) + "\n")
+    command = ["import", "mlruns", "--as", "theirs", "--map", f"{R}=train/return"]
+    assert "name one with --run: aaaaaaaa (walk-1), bbbbbbbb (walk-3)" in flowmbpo(*command).err.replace("\n", " ")
+    for source, new in (("mlruns", True), (f"file://{here}/mlruns", False)):
+        command[1] = source
+        assert flowmbpo(*command, "--run", "walk-3", "--json").json()["new"] == new
+    assert curve() == [(0, 0, 0), (1, 1, 3), (2, 2, 6)]
+    (here / "mlruns" / "0" / ("b" * 32) / "metrics" / "train" / "return").write_text("1000 x\n")
+    assert "no intact MLflow store" in flowmbpo(*command, "--run", "walk-3").err.replace("\n", " ")
+
+
 WRONG = {
     "missing": (["nothing.csv"], None, "does not exist"),
     "empty": (["a.csv"], "", "it is empty"),

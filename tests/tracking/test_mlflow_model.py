@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from flowmbpo.models.onnx_export import write_onnx
 from flowmbpo.models.standalone_policy import Policy
 from flowmbpo.runs import checkpoint
+from flowmbpo.spec.registry import load_registry
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.run_tracker import start_run
-from flowmbpo.training.builder import build
+from flowmbpo.training.builder import build, build_actor, build_normalizers
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 OBSERVATIONS = torch.randn(64, 2, generator=torch.Generator().manual_seed(1)) * 2
 VARIANTS = {
     "mlp": {},
@@ -26,6 +29,8 @@ VARIANTS = {
     "silu": {"world_model": {"activation": "silu"}, "actor": {"activation": "silu"}},
     "observation": {"world_model": {"encoder": "observation", "encoder_units": [], "latent_dim": 2}},
     "normalized": {"train": {"normalize_observations": True}},
+    "elu": {"actor": {"activation": "elu"}},
+    "standardized": {"world_model": {"latent_input": "standardized"}},
     "from_visited": {"train": {"imagination": "from_visited"}, "actor": {"average_decay": 0.9}},
 }
 
@@ -63,6 +68,34 @@ def test_standalone_policy_acts_as_the_evaluated_one(tmp_path, changes):
     np.testing.assert_allclose(
         Policy(tmp_path / "epoch-000001").predict(OBSERVATIONS.numpy()), actions, rtol=0, atol=1e-6
     )
+
+
+def test_a_policy_trained_on_the_simulator(tmp_path):
+    """It has no encoder, and sees observations of any size."""
+    spec = load_registry(REPOSITORY / "experiments.toml").resolve("shac-quick").spec
+    actor = build_actor(spec, spec.env.action_dim)
+    observations, _ = build_normalizers(spec, torch.device("cpu"))
+    obs = 20 * torch.randn(64, spec.env.observation_dim, generator=torch.Generator().manual_seed(1))
+    observations.update(obs / 20)
+    state = {"actor": actor.state_dict(), "observations": observations.state_dict()}
+    about = {"epoch": 1, "env_steps": 64, "experiment": spec.model_dump(mode="json")}
+    checkpoint.save(tmp_path / "epoch-000001", state, kind="checkpoint", about=about)
+    actions = actor.mean_action(observations(obs)).detach().numpy()
+    np.testing.assert_allclose(Policy(tmp_path / "epoch-000001").predict(obs.numpy()), actions, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["observation", "standardized"])
+def test_onnx_acts_alike(tmp_path, variant):
+    """ONNX Runtime adds float32 numbers in another order, which shows in the sixth digit; the page says so."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    changes = {**VARIANTS[variant], "train": {"normalize_observations": True}}
+    actions = write(tmp_path / "epoch-000001", changes)
+    write_onnx(Policy(tmp_path / "epoch-000001"), tmp_path / "policy.onnx")
+    session = runtime.InferenceSession(tmp_path / "policy.onnx")
+    for size in (64, 1):
+        (found,) = session.run(["actions"], {"observations": OBSERVATIONS[:size].numpy()})
+        np.testing.assert_allclose(found, actions[:size], rtol=0, atol=1e-5)
 
 
 @pytest.fixture
