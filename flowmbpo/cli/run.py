@@ -47,8 +47,8 @@ def run(
         str | None,
         typer.Option(
             metavar="URL|COMMAND",
-            envvar="FLOWMBPO_NOTIFY",
-            help="Told how each run ended: a POST, or a command that reads the JSON.",
+            help="Told how each run ended: a POST, or a command that reads the JSON. Default: $FLOWMBPO_NOTIFY, else "
+            "`notify` in ~/.config/flowmbpo/config.toml.",
             show_default=False,
         ),
     ] = None,
@@ -59,10 +59,12 @@ def run(
 ) -> None:
     """Train experiments of the registry in the real simulator and track them in MLflow."""
     limit = parse_duration(time_limit) if time_limit else None
-    if notify:
-        from flowmbpo.cli.notify import check_target
+    from flowmbpo.cli.notify import check_target, usual_target
 
+    if notify:
         check_target(notify)
+    else:
+        notify = usual_target()
     plan: list[tuple[Experiment, int]] = []
     if resume:
         _refuse_with_resume(names, seed, seeds, overrides)

@@ -145,6 +145,7 @@ class Attempt:
             "FLOWMBPO_JOB": self.job,
             "FLOWMBPO_JOB_TASK": task_tag(self.submission.folder, self.index),
             "FLOWMBPO_NODE": socket.gethostname(),
+            "FLOWMBPO_REQUEUES": "1" if self.submission.cluster == "slurm" else "",
             "FLOWMBPO_QUEUE_SECONDS": f"{self.queue_seconds:.0f}",
         }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,7 @@ def write_model_folder(run: RunRecord, found: CheckpointRecord, checkpoint: Path
 
 
 def _licence() -> str:
-    """Ours, of `policy.py`; from the installation, or from the checkout that it leads to."""
-    installed = metadata.distribution("flowmbpo").read_text("licenses/LICENSE")
-    return installed or (Path(flowmbpo.__file__).parents[1] / "LICENSE").read_text(encoding="utf-8")
+    """Ours, of `policy.py`: a wheel has it in the package, a checkout beside it."""
+    package = Path(flowmbpo.__file__).parent
+    places = (package / "LICENSE", package.parent / "LICENSE")
+    return next(place for place in places if place.is_file()).read_text(encoding="utf-8")

@@ -1,13 +1,15 @@
 """`run --notify`: a POST or a command says how a run ended, and nothing that goes wrong with it matters."""
 
 import json
+import signal
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from flowmbpo.cli.notify import check_target, event_of, notify
+from flowmbpo.cli.notify import check_target, event_of, notify, usual_target
 from flowmbpo.errors import UserError
 from flowmbpo.training.result import RunResult
 
@@ -29,6 +31,34 @@ def result(status="FINISHED", peak=10.0, final=9.0, message=""):
 )
 def test_events(arguments, event):
     assert event_of(result(**arguments)) == event
+
+
+def test_a_job_that_continues_is_requeued(monkeypatch):
+    stopped = replace(result("KILLED"), exit_code=128 + signal.SIGUSR1)
+    assert event_of(stopped) == "stopped"
+    monkeypatch.setenv("FLOWMBPO_REQUEUES", "1")  # as cluster.task does for Slurm
+    assert event_of(stopped) == "requeued"
+    assert event_of(result("KILLED")) == "stopped"
+
+
+def test_the_usual_target(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("FLOWMBPO_NOTIFY", raising=False)
+    assert usual_target() is None
+    (tmp_path / "flowmbpo").mkdir()
+    file = tmp_path / "flowmbpo" / "config.toml"
+    file.write_text('notify = "http://example.org/hook"\n')
+    assert usual_target() == "http://example.org/hook"
+    monkeypatch.setenv("FLOWMBPO_NOTIFY", "true")
+    assert usual_target() == "true"
+    assert not capsys.readouterr().err
+    monkeypatch.setenv("FLOWMBPO_NOTIFY", "no-such-program-anywhere")
+    assert usual_target() is None
+    monkeypatch.delenv("FLOWMBPO_NOTIFY")
+    for wrong in ("notify = 3\n", "notify", "notify = 'nothing-like-it'\n"):
+        file.write_text(wrong)
+        assert usual_target() is None
+    assert capsys.readouterr().err.count("nobody will be notified") == 4
 
 
 def test_a_post():
