@@ -225,7 +225,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "model/return_rank_{steps}",
         "–",
         "Spearman's correlation of predicted and real return of that many steps over 8 action sequences from one "
-        "state, median over 16 states",
+        "state, median over 8 states",
         "higher",
         "algorithm",
     ),

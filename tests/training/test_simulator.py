@@ -97,3 +97,13 @@ def test_the_oracles_own_gradient_is_true_and_a_learned_one_is_measured():
             assert metrics[f"model/gradient_length_{h}"] >= 0  # 0 before anything is learned
             assert -1 <= metrics[f"model/return_rank_{h}"] <= 1
         assert (name == "mini-oracle") == bool(abs(metrics["model/gradient_length_16"] - 1) < 1e-2)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_and_counted():
+    algorithm = built("shac-quick", "train.num_envs=16", "train.horizon=16", "evaluation.episodes=2").algorithm
+    run_epochs(algorithm, 1)
+    before = [parameter.clone() for parameter in algorithm.actor.parameters()]
+    algorithm.collector.obs[0] = torch.nan
+    run_epochs(algorithm, 1)
+    assert int(algorithm.nonfinite["actor"]) == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, algorithm.actor.parameters(), strict=True))
