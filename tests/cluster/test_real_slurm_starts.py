@@ -188,7 +188,7 @@ def test_a_pack_goes_on_after_its_time_limit_and_without_a_member(cluster: Clust
     one, other = job["tasks"]
 
     def both_trained_to(epoch: int) -> Callable[[dict[str, dict[str, Any]]], bool]:
-        return lambda table: all((row["epoch"] or 0) > epoch for row in table.values())
+        return lambda table: [(row["epoch"] or 0) > epoch for row in table.values()] == [True, True]
 
     cluster.until(both_trained_to(10))
     started = cluster.record().started_at or 0.0
