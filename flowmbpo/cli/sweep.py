@@ -83,4 +83,4 @@ def _show(name: str, found: Found) -> None:
         [[*found.params.values(), document["reported"], document["searched"], document["gap"]]],
         right=["R on unseen seeds", "R in the search", "gap"],
     )
-    tables.err.print("R on unseen seeds is the result; R in the search is the best of many and too high by the gap.")
+    tables.err.print("R on unseen seeds is the result; R in the search is the best of many, which is partly luck.")

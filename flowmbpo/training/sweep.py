@@ -186,6 +186,7 @@ def _study(sweep: Sweep, store: Store) -> Study:
         )
     except Exception as error:  # what SQLAlchemy and Optuna make of a file that is none of theirs
         raise WorkFailed(f"{place} cannot be used ({error}); move it away, and the search begins anew") from None
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # one that is continued draws no value again
     for trial in study.trials:
         if trial.state.name == "RUNNING":  # its process is gone: the same values once more
             study.tell(trial.number, state=_states().FAIL)

@@ -3,6 +3,7 @@
 import json
 import signal
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from commands import REGISTRY
@@ -75,6 +76,17 @@ def _json(work):
     """Standard output and standard error are one file here; the document is the last thing in it."""
     text = work.commands[-1].text
     return text[text.index('{\n  "study"') :]
+
+
+def test_a_continued_search_draws_other_values(tmp_path):
+    search, store = SimpleNamespace(study_name="s"), sqlite_store(tmp_path / "mlflow.db")
+    drawn = set()
+    for _ in range(3):
+        study = sweep._study(search, store)
+        trial = study.ask()
+        drawn.add(trial.suggest_float("x", 0.0, 1.0))
+        study.tell(trial, 1.0)
+    assert len(drawn) == 3
 
 
 @pytest.mark.parametrize(
