@@ -96,6 +96,8 @@ class Attempt:
         """Whether the ended run is to be continued by this job; where it should but cannot, that is recorded."""
         code = self.state.exit_code or 0
         told = asked_for_room or code == CHECKPOINTED
+        if self.submission.is_cancelled(self.index):
+            return False
         if self.submission.cluster != "slurm":
             if code == CHECKPOINTED:  # around a local queue there may be an allocation, but that job is the user's own
                 self.save(message="stopped by SIGUSR1 with everything saved")

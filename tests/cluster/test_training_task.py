@@ -194,6 +194,15 @@ def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
     assert [path.name for path in (directory / "runs").glob("r*")] == ["r123_0"]
 
 
+def test_a_cancelled_task_does_not_go_on_with_the_others_of_its_job(make_submission):
+    submission = make_submission(pack=2)
+    submission.files.cancelled(0).touch()
+    attempt = Attempt(submission, 0)
+    attempt.save(exit_code=143)
+    assert not attempt.goes_on(asked_for_room=True)  # the time limit came while it was being stopped, or later
+    assert (attempt.state.exit_code, attempt.state.message) == (143, "")
+
+
 @pytest.mark.parametrize(
     ("changes", "run_id", "expected"),
     [
