@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,15 @@ def drafts(
     tracking_uri: str,
     accept_changes: bool = False,
 ) -> Callable[[str, JobRequest], Submission]:
-    """What makes the draft of an experiment, to be run in the working directory."""
+    """What makes the draft of an experiment, to be run in the working directory.
+
+    Raises UserError where submitit would take a part of the directory's name for its own placeholder.
+    """
+    if cluster == "slurm" and (placeholder := re.search("%[jtAa]", str(Path.cwd()))):
+        raise UserError(
+            f"jobs of Slurm cannot run in {Path.cwd()}: {placeholder[0]} in a path stands for a job's number; submit "
+            "from a folder of another name"
+        )
     return lambda name, request: Submission(
         folder=(JOBS / f"dry-run-{name}").absolute(),
         cluster="slurm" if cluster == "slurm" else "local",

@@ -14,6 +14,7 @@ from flowmbpo.cluster.job import TrainingTask, preflight
 from flowmbpo.cluster.request import JobRequest
 from flowmbpo.cluster.submission import Submission, TaskState, find_tasks, submissions
 from flowmbpo.cluster.task import Attempt
+from flowmbpo.errors import UserError
 from flowmbpo.runs.files import locked
 from flowmbpo.runs.layout import QueueFiles
 from flowmbpo.tracking.code_state import state_of
@@ -69,6 +70,13 @@ def test_ctrl_c_cancels_a_check(directory, programs, monkeypatch):
     assert f"train.pretrain.data={directory}/what? is.safetensors" in command
     uri = command[command.index("--tracking-uri") + 1]
     assert resolve_store(uri).sqlite == submission.folder / "mlflow.db"
+
+
+def test_a_folder_that_submitit_would_read_as_another_is_refused(directory, monkeypatch):
+    (directory / "100%a").mkdir()
+    monkeypatch.chdir(directory / "100%a")
+    with pytest.raises(UserError, match="another name"):
+        a_plan("tiny")
 
 
 def test_large_arrays_are_split():
