@@ -45,11 +45,12 @@ def sweep(
     from flowmbpo.training.signals import plain_interrupt
 
     with plain_interrupt():
+        from flowmbpo.cli.finishing import PICTURES
         from flowmbpo.cli.progress import watcher
         from flowmbpo.training.session import RunOptions
         from flowmbpo.training.sweep import Interrupted, Sweep, read_space, search
 
-        options = RunOptions(device=device, tracking_uri=tracking_uri, epochs=epochs, time_limit=None)
+        options = RunOptions(device, tracking_uri, epochs, None, PICTURES)
         searched = read_space(space, found, name, overrides or [])
         about = Sweep(found, name, searched, seeds, options, watcher, overrides or ())
         try:

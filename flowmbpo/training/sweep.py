@@ -225,7 +225,7 @@ def _value(sweep: Sweep, trial: Trial, params: Mapping[str, Any], tags: Mapping[
     for seed in range(sweep.seeds):
         watcher = _Pruner(sweep.watcher(), trial, values, experiment.train.max_epochs)
         try:
-            options = replace(sweep.options, tags={**tags, "flowmbpo.trial": str(trial.number)})
+            options = replace(sweep.options, tags={**tags, "flowmbpo.trial": str(trial.number)}, pictures={})
             result = session.train(experiment, seed, options, watcher)
         except StopTraining:
             trial.set_user_attr("why", "pruned")

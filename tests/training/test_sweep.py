@@ -3,6 +3,7 @@
 import json
 import signal
 import sqlite3
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +46,7 @@ def test_a_killed_search_goes_on(work):
     names = [run["name"] for run in json.loads(work.run("runs", "--json"))]
     assert set(names) == {"small-sweep", "small-tuned"}
     assert names.count("small-tuned") == 1
+    assert len(list(work.folder.glob("runs/*/artifacts/replay.html"))) == 1  # the winner's
     with sqlite3.connect(work.database) as store:
         parents = store.execute("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
     assert len(parents) == 1
@@ -76,6 +78,12 @@ def _json(work):
     """Standard output and standard error are one file here; the document is the last thing in it."""
     text = work.commands[-1].text
     return text[text.index('{\n  "study"') :]
+
+
+def test_the_shipped_space_is_valid():
+    repository = Path(__file__).resolve().parents[2]
+    registry = load_registry(repository / "experiments.toml")
+    assert len(sweep.read_space(repository / "docs" / "quickstart-space.toml", registry, "quickstart", ())) == 6
 
 
 def test_a_continued_search_draws_other_values(tmp_path):
