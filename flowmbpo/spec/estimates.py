@@ -15,14 +15,13 @@ from flowmbpo.spec.extensions import WorldModelExtension
 from flowmbpo.spec.parameters import REWARD_BINS, count_parameters
 from flowmbpo.spec.rules import Verdict
 from flowmbpo.spec.schema import (
+    STAGES,
     EnsembleWorldModelSpec,
     Experiment,
     FlowWorldModelSpec,
     ResourcesSpec,
     SimulatorWorldModelSpec,
 )
-
-STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # velocity evaluations per substep
 
 _GB = 1e9
 _HOST_BASE = 2.5 * _GB  # Python, torch, Warp, MLflow and the CUDA libraries, resident

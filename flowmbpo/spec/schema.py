@@ -90,6 +90,15 @@ else:
     ]
 
 
+# Velocity evaluations per substep of each ODE scheme; the schemes themselves are in `models/integrators.py`.
+STAGES = {"euler": 1, "heun": 2, "rk4": 4}
+
+if TYPE_CHECKING:
+    IntegratorName = str
+else:
+    IntegratorName = Literal[tuple(STAGES)]
+
+
 # --- world model -----------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +130,7 @@ class FlowWorldModelSpec(LearnedWorldModel):
         description="where the integration starts: at the present latent, which gives one prediction, or at Gaussian "
         "noise around it, which gives samples of a distribution",
     )
-    integrator: Literal["euler", "heun", "rk4"] = Field(description="ODE scheme of one control step")
+    integrator: IntegratorName = Field(description="ODE scheme of one control step")
     substeps: Annotated[int, Field(ge=1, le=64)] = Field(description="integration steps per control step")
     tau_sampling: Literal["uniform", "midpoint", "early"] = Field(
         "uniform", description="tau of the matching loss; early: 0 for every other sample, where one evaluation asks"
