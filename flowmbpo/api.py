@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flowmbpo.algorithms.policy import DeterministicPolicy
+    from flowmbpo.runs.layout import RunFiles
     from flowmbpo.training.progress import Progress, Watcher
 
 log = logging.getLogger("flowmbpo")
@@ -47,7 +48,6 @@ def run(
     """
     import pandas as pd
 
-    from flowmbpo.cli.finishing import PICTURES
     from flowmbpo.training import session
 
     known = _registry(registry)
@@ -102,6 +102,33 @@ def load_policy(
             return loading.load_policy(checkpoint.verify(folder, "checkpoint"), choose_device(device))
     except (BrokenFile, FileNotFoundError) as error:
         raise WorkFailed(f"{chosen.run_name} {found.name}: {error}") from error
+
+
+# --- what a finished run gets besides its numbers --------------------------------------------------------------------
+
+
+def draw_learning_curve(files: RunFiles, device: str) -> Path:
+    """`learning_curve.png` among the run's artifacts."""
+    from flowmbpo.reports.run_picture import picture_of_run
+
+    files.artifacts.mkdir(parents=True, exist_ok=True)
+    return picture_of_run(files.root, files.artifacts)
+
+
+def draw_replay(files: RunFiles, device: str) -> Path:
+    """`replay.html` of the run's best checkpoint, among its artifacts."""
+    from flowmbpo.reports.replay import write_replay_html
+    from flowmbpo.training.rollout import episode_of_checkpoint
+
+    page = files.artifacts / "replay.html"
+    (chosen,) = checkpoint.select(checkpoint.evaluated(files), "best")
+    episode = episode_of_checkpoint(files.checkpoint(chosen.epoch), device)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_replay_html(episode, page)
+    return page
+
+
+PICTURES = {"learning curve": draw_learning_curve, "replay": draw_replay}
 
 
 class _LogWatcher:

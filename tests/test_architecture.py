@@ -157,6 +157,23 @@ def test_help_looks_for_no_extensions():
     assert result.stdout.strip() == "False"
 
 
+def test_no_command_imports_another():
+    from flowmbpo.cli.app import COMMANDS
+
+    commands = {
+        command.__wrapped__.__module__ if hasattr(command, "__wrapped__") else command.__module__
+        for command in COMMANDS.values()
+    } | {"flowmbpo.cli.bench"}
+    wrong = [
+        f"{path.name} imports {module}"
+        for path in modules("cli")
+        if path.name != "app.py"
+        for module, _ in imports(path)
+        if module in commands
+    ]
+    assert not wrong
+
+
 def test_looking_at_a_run_loads_nothing_heavy():
     program = "import sys, flowmbpo.runs.checkpoint, flowmbpo.runs.journal, flowmbpo.runs.lock; print(set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.bench_log import measure_log
-from flowmbpo.cli.bench_sim import measure_sim
 from flowmbpo.cli.completion import experiment_names, spec_keys
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
 
@@ -28,9 +26,10 @@ def sim(
     as_json: JsonOption = False,
 ) -> None:
     """Control steps per second of the Ant simulator."""
+    from flowmbpo.training.benchmark_simulator import measure_simulator
     from flowmbpo.training.devices import choose_device
 
-    _show("simulator", measure_sim(num_envs, seconds, choose_device(device), gradients), as_json)
+    _show("simulator", measure_simulator(num_envs, seconds, choose_device(device), gradients), as_json)
 
 
 @bench.command("train")
@@ -66,7 +65,9 @@ def log(
     as_json: JsonOption = False,
 ) -> None:
     """What logging to MLflow takes from training."""
-    _show("logging", measure_log(points, interval), as_json)
+    from flowmbpo.tracking.benchmark import measure_logging
+
+    _show("logging", measure_logging(points, interval), as_json)
 
 
 def _show(title: str, document: dict[str, Any], as_json: bool) -> None:

@@ -17,7 +17,6 @@ from flowmbpo.tracking.reader import open_reader, select_run
 
 if TYPE_CHECKING:
     from flowmbpo.runs.episode import Episode
-    from flowmbpo.runs.layout import RunFiles
 
 SUFFIXES = (".html", ".mp4", ".gif")
 
@@ -98,16 +97,3 @@ def _write(episode: Episode, out: Path) -> None:
     with Progress(console=tables.err, disable=not tables.on_terminal(tables.err)) as progress:
         task = progress.add_task(f"painting {out.name}", total=None)
         write(episode, out, lambda done, total: progress.update(task, completed=done, total=total))
-
-
-def replay_of(files: RunFiles, device: str) -> Path:
-    """`replay.html` of a finished run's best checkpoint, among its artifacts."""
-    from flowmbpo.reports.replay import write_replay_html
-    from flowmbpo.training.rollout import episode_of_checkpoint
-
-    page = files.artifacts / "replay.html"
-    (chosen,) = checkpoint.select(checkpoint.evaluated(files), "best")
-    episode = episode_of_checkpoint(files.checkpoint(chosen.epoch), device)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_replay_html(episode, page)
-    return page

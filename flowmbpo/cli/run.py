@@ -90,7 +90,7 @@ def run(
 
     results: list[RunResult] = []
     with plain_interrupt():
-        from flowmbpo.cli.finishing import PICTURES
+        from flowmbpo.api import PICTURES
         from flowmbpo.cli.progress import watcher
         from flowmbpo.training import session
 

@@ -83,7 +83,7 @@ def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: tor
     recorded = read_recorded(Path(train.pretrain.data), env, experiment.env) if train.pretrain else None
     observations, reward_scale = build_normalizers(experiment, env.device)
     return PWM(
-        env=env,  # the recorder passes everything else through
+        env=env,
         world_model=build_world_model(experiment, observations, reward_scale).to(env.device),
         actor=build_actor(experiment, env.action_dim).to(env.device),
         critic=build_critic(experiment).to(env.device),

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowmbpo.envs.contract import Env, Step
+
 WINDOW = 100  # finished episodes over which R and length are averaged
 
 
@@ -14,13 +16,13 @@ STEPS = 32  # that are counted together: few operations a step
 
 
 class EpisodeRecorder:
-    """An environment that also remembers the undiscounted return and length of its last `WINDOW` finished episodes.
+    """An environment that also remembers the undiscounted return and length of its last `WINDOW` finished episodes."""
 
-    Everything else is passed through to the environment it wraps.
-    """
-
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: Env) -> None:
         self.env = env
+        self.num_envs, self.obs_dim, self.action_dim = env.num_envs, env.obs_dim, env.action_dim
+        self.device, self.episode_length = env.device, env.episode_length
+        self.forward_velocity_index = env.forward_velocity_index
         zeros = torch.zeros(env.num_envs, device=env.device)
         # Of the last steps, one tensor each: returns so far, and whether the episode ended.
         self._so_far = [zeros.clone() for _ in range(STEPS)]
@@ -32,10 +34,13 @@ class EpisodeRecorder:
         self._lengths = torch.zeros(WINDOW + 1, device=env.device)
         self._finished = torch.zeros((), dtype=torch.long, device=env.device)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.env, name)
+    def reset(self) -> Tensor:
+        return self.env.reset()
 
-    def step(self, actions: Tensor) -> Any:
+    def reseed(self, seed: int) -> None:
+        self.env.reseed(seed)
+
+    def step(self, actions: Tensor) -> Step:
         """Step the environment; rewards are those it really gave."""
         step = self.env.step(actions)
         so_far, ended = self._so_far[self._held], self._ended[self._held]

@@ -6,12 +6,13 @@ The world model's own prediction of the same episodes is reported beside the res
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.envs.contract import Env
 from flowmbpo.tracking.evaluations import EvaluationProtocol
 
 VERSION = 1  # raised whenever the numbers of an evaluation could change; older results are then out of date
@@ -28,19 +29,6 @@ class Policy(Protocol):
     def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Actions (B, A) in [-1, 1] for observations (B, O), and the model's predicted rewards (B,)."""
         ...
-
-
-class EvaluationEnv(Protocol):
-    """What evaluation needs of an environment (see `flowmbpo.envs.contract`)."""
-
-    num_envs: int
-    episode_length: int
-    forward_velocity_index: int | None
-
-    def reset(self) -> Tensor: ...
-    def step(self, actions: Tensor) -> Any: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -73,22 +61,22 @@ class Evaluation:
 class Evaluator:
     """Holds the evaluation environments, so that every evaluation starts from the same states."""
 
-    def __init__(self, env: EvaluationEnv, seed: int) -> None:
+    def __init__(self, env: Env, seed: int) -> None:
         self.env = env
         self.seed = seed
         self._start = env.state_dict()
 
     @torch.no_grad()
-    def __call__(self, policy: Policy, record: HeldOut | None = None) -> Evaluation:
+    def __call__(self, policy: Policy, held_out: HeldOut | None = None) -> Evaluation:
         """Run one full episode in each environment; later episodes of the same environment do not count.
 
-        `record` is filled with what happened, instead of what it held.
+        `held_out` is filled with what happened, instead of what it held.
         """
         env = self.env
         env.load_state_dict(self._start)
         obs = env.reset()
-        if record is not None:
-            record.begin(obs)
+        if held_out is not None:
+            held_out.begin(obs)
         policy.begin(env.num_envs)
         alive = torch.ones(env.num_envs, device=obs.device)
         reward, predicted, length, speed, fell = (torch.zeros_like(alive) for _ in range(5))
@@ -98,8 +86,8 @@ class Evaluator:
             actions, predicted_reward = policy.act(obs)
             predicted += alive * predicted_reward
             step = env.step(actions)
-            if record is not None:
-                record.add(actions, step, alive)
+            if held_out is not None:
+                held_out.add(actions, step, alive)
             reward += alive * step.reward
             length += alive
             fell += alive * step.terminated

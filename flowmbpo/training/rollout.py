@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.envs.contract import Env
 from flowmbpo.envs.scenes import Scene, scene_of
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.episode import Episode, Outcome
 from flowmbpo.spec.identity import run_name
 from flowmbpo.training import builder, loading
-from flowmbpo.training.evaluator import Evaluation, EvaluationEnv, Evaluator, Policy
+from flowmbpo.training.evaluator import Evaluation, Evaluator, Policy
 
 
 def episode_of_checkpoint(folder: Path, device: str, seed: int | None = None, steps: int | None = None) -> Episode:
@@ -45,7 +45,7 @@ def episode_of_checkpoint(folder: Path, device: str, seed: int | None = None, st
 @torch.no_grad()
 def rollout(
     policy: Policy,
-    env: EvaluationEnv,
+    env: Env,
     scene: Scene,
     *,
     steps: int,
@@ -65,7 +65,7 @@ def rollout(
     while len(poses) < steps and outcome == "recording ended":
         poses.append(scene.poses(env, obs)[0])
         speed.append(float("nan") if env.forward_velocity_index is None else obs[0, env.forward_velocity_index].item())
-        step: Any = env.step(policy.act(obs)[0])
+        step = env.step(policy.act(obs)[0])
         reward.append(step.reward[0].item())
         outcome = "terminated" if step.terminated[0] else "time limit" if step.truncated[0] else outcome
         obs = step.obs

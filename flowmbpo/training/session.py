@@ -76,9 +76,8 @@ def train(
         built = builder.build(experiment, seed, device)
         tracker = start_run(store, about, RUNS)
         checkpoints = CheckpointWriter(RunFiles.of(tracker.run_id), experiment, seed, tracker, overrides)
-        return _train(
-            experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, options.epochs, None
-        )
+        target = options.epochs or experiment.train.max_epochs
+        return _Session(built, seed, options, watcher, stop, tracker, checkpoints, target).run()
 
 
 def resumable(run_id: str) -> RunFiles:
@@ -137,7 +136,7 @@ def resume(
         built = builder.build(experiment, seed, device)
         tracker = resume_run(store, run_id, RUNS, lock)
         checkpoints = CheckpointWriter(files, experiment, seed, tracker, _overrides(state))
-        return _train(experiment, seed, options, watcher, stop, device, built, tracker, checkpoints, target, state)
+        return _Session(built, seed, options, watcher, stop, tracker, checkpoints, target).run(state)
 
 
 def refuse_changes(run_id: str, registry: Path | None) -> None:
@@ -173,84 +172,99 @@ def _intact_state(run_id: str, files: RunFiles, watcher: Watcher) -> checkpoint.
     return state
 
 
-def _train(
-    experiment: Experiment,
-    seed: int,
-    options: RunOptions,
-    watcher: Watcher,
-    stop: StopRequest,
-    device: str,
-    built: builder.Built,
-    tracker: RunTracker,
-    checkpoints: CheckpointWriter,
-    target: int | None,
-    state: checkpoint.Checkpoint | None,
-) -> RunResult:
-    files = checkpoints.files
-    last = experiment.train.max_epochs
-    target = min(target or last, last)
-    trainer = Trainer(
-        experiment=experiment,
-        algorithm=built.algorithm,
-        env=built.env,
-        evaluator=built.evaluator,
-        held_out=built.held_out,
-        tracker=tracker,
-        checkpoints=checkpoints,
-        watcher=watcher,
-        stop=stop,
-        stop_epoch=target,
-        time_limit=options.time_limit,
-        clock=PhaseClock(device),
-    )
-    message = ""
-    failure: WorkFailed | None = None
-    watcher.started(tracker.run_id, experiment.name, seed)
-    try:
-        with tracker:
-            threads = str(torch.get_num_threads())
-            tracker.tags({TARGET_TAG: str(target), THREADS_TAG: threads, PHASE_TAG: "", **options.tags})
-            if state:
-                _restore(trainer, state)
-            gc.freeze()  # what exists now stays: the cycle collector need not look through it again and again
-            trainer.train()
-            if not stop:
-                _make_pictures(options, files, device, tracker, watcher)
-            if stop:
-                message = f"stopped by {stop.name}; everything needed to continue is saved"
-                tracker.finish("KILLED")
-    except WorkFailed as error:
-        failure, message = error, str(error)
-    finally:
-        watcher.ended()
-    if tracker.undelivered:
-        lacks = f"has refused {tracker.refused} records of this run" if tracker.refused else "lacks part of this run"
-        watcher.message(f"the tracking store {lacks}; they are kept, and `flowmbpo sync` delivers them", warning=True)
-    return RunResult(
-        run_id=tracker.run_id,
-        name=experiment.name,
-        seed=seed,
-        status="FAILED" if failure else "KILLED" if stop else "FINISHED",
-        epochs=trainer.epoch,
-        env_steps=trainer.env_steps,
-        peak_reward=trainer.peak_reward,
-        final_reward=trainer.final_reward,
-        eval_reward=trainer.checkpoints.best_reward if trainer.checkpoints.best_reward > float("-inf") else None,
-        wall_seconds=trainer.elapsed,
-        checkpoints=[str(files.checkpoint(epoch)) for epoch in files.checkpoint_epochs()],
-        directory=str(files.root),
-        exit_code=1 if failure else stop.exit_code,
-        message=message,
-    )
+@dataclass(frozen=True)
+class _Session:
+    """Everything of one run, ready to train up to epoch `target`."""
 
+    built: builder.Built
+    seed: int
+    options: RunOptions
+    watcher: Watcher
+    stop: StopRequest
+    tracker: RunTracker
+    checkpoints: CheckpointWriter
+    target: int
 
-def _make_pictures(options: RunOptions, files: RunFiles, device: str, tracker: RunTracker, watcher: Watcher) -> None:
-    """None of them is worth a run that has done its work: whatever goes wrong with one is told, and costs only it."""
-    for name, make in options.pictures.items():
+    def run(self, state: checkpoint.Checkpoint | None = None) -> RunResult:
+        """Train, from `state` where the run is continued; say how it ended."""
+        trainer = self._trainer()
+        failure: WorkFailed | None = None
+        self.watcher.started(self.tracker.run_id, self.checkpoints.experiment.name, self.seed)
         try:
-            tracker.artifact(make(files, device))
-        except Exception as error:
-            watcher.message(f"no {name}: {error or type(error).__name__}", warning=True)
+            with self.tracker:
+                self.tracker.tags(
+                    {
+                        TARGET_TAG: str(trainer.stop_epoch),
+                        THREADS_TAG: str(torch.get_num_threads()),
+                        PHASE_TAG: "",
+                        **self.options.tags,
+                    }
+                )
+                if state:
+                    _restore(trainer, state)
+                gc.freeze()  # what exists now stays: the cycle collector need not look through it again and again
+                trainer.train()
+                if not self.stop:
+                    self._make_pictures()
+                if self.stop:
+                    self.tracker.finish("KILLED")
+        except WorkFailed as error:
+            failure = error
+        finally:
+            self.watcher.ended()
+        if self.tracker.undelivered:
+            refused = self.tracker.refused
+            lacks = f"has refused {refused} records of this run" if refused else "lacks part of this run"
+            self.watcher.message(
+                f"the tracking store {lacks}; they are kept, and `flowmbpo sync` delivers them", warning=True
+            )
+        return self._result(trainer, failure)
+
+    def _trainer(self) -> Trainer:
+        experiment = self.checkpoints.experiment
+        return Trainer(
+            experiment=experiment,
+            algorithm=self.built.algorithm,
+            env=self.built.env,
+            evaluator=self.built.evaluator,
+            held_out=self.built.held_out,
+            tracker=self.tracker,
+            checkpoints=self.checkpoints,
+            watcher=self.watcher,
+            stop=self.stop,
+            stop_epoch=min(self.target, experiment.train.max_epochs),
+            time_limit=self.options.time_limit,
+            clock=PhaseClock(self.built.env.device.type),
+        )
+
+    def _make_pictures(self) -> None:
+        """None of them is worth a run that has done its work: whatever goes wrong with one is reported, and costs only
+        it."""
+        for name, make in self.options.pictures.items():
+            try:
+                self.tracker.artifact(make(self.checkpoints.files, self.built.env.device.type))
+            except Exception as error:
+                self.watcher.message(f"no {name}: {error or type(error).__name__}", warning=True)
+
+    def _result(self, trainer: Trainer, failure: WorkFailed | None) -> RunResult:
+        files, best = self.checkpoints.files, self.checkpoints.best_reward
+        stopped = f"stopped by {self.stop.name}; everything needed to continue is saved" if self.stop else ""
+        return RunResult(
+            run_id=self.tracker.run_id,
+            name=self.checkpoints.experiment.name,
+            seed=self.seed,
+            status="FAILED" if failure else "KILLED" if self.stop else "FINISHED",
+            epochs=trainer.epoch,
+            env_steps=trainer.env_steps,
+            peak_reward=trainer.peak_reward,
+            final_reward=trainer.final_reward,
+            eval_reward=best if best > float("-inf") else None,
+            wall_seconds=trainer.elapsed,
+            checkpoints=[str(files.checkpoint(epoch)) for epoch in files.checkpoint_epochs()],
+            directory=str(files.root),
+            exit_code=1 if failure else self.stop.exit_code,
+            message=str(failure) if failure else stopped,
+        )
 
 
 def _restore(trainer: Trainer, state: checkpoint.Checkpoint) -> None:

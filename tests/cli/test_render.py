@@ -143,11 +143,11 @@ def test_a_broken_checkpoint_fails_and_leaves_nothing(flowmbpo, here, run_id):
 
 
 def test_the_replay_of_a_finished_run(here, run_id):
-    from flowmbpo.cli.render import replay_of
+    from flowmbpo.api import draw_replay
     from flowmbpo.runs.layout import RunFiles
 
     files = RunFiles.of(run_id)
-    assert replay_of(files, "cpu").read_bytes().startswith(b"<!")
+    assert draw_replay(files, "cpu").read_bytes().startswith(b"<!")
     shutil.rmtree(files.checkpoints)
     with pytest.raises(UserError, match="no checkpoint"):
-        replay_of(files, "cpu")
+        draw_replay(files, "cpu")

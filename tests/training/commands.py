@@ -20,7 +20,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "flowmbpo.cli.app",
-        "flowmbpo.cli.finishing",
+        "flowmbpo.api",
         "flowmbpo.reports.run_picture",
         "flowmbpo.training.reevaluation",
         "flowmbpo.training.session",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flowmbpo.cli.bench_sim import measure_sim
+from flowmbpo.training.benchmark_simulator import measure_simulator
 
 
 def test_measures_what_it_says():
-    result = measure_sim(num_envs=20, seconds=0.2)
+    result = measure_simulator(num_envs=20, seconds=0.2)
     assert result["device"] == "cpu"
     assert result["num_envs"] == 20
     assert result["env_steps_per_second"] > 0
@@ -17,7 +17,7 @@ def test_measures_what_it_says():
 
 
 def test_gradients_are_measured_on_request():
-    result = measure_sim(num_envs=20, seconds=0.2, gradients=True)
+    result = measure_simulator(num_envs=20, seconds=0.2, gradients=True)
     assert 0 < result["gradient_forward_ms"] < result["gradient_both_ms"]
     assert result["gradient_ratio"] == pytest.approx(result["gradient_both_ms"] / result["gradient_forward_ms"])
 
@@ -32,4 +32,4 @@ def test_gradients_are_measured_on_request():
 )
 def test_refuses_impossible_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        measure_sim(**arguments)
+        measure_simulator(**arguments)

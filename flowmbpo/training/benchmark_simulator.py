@@ -10,7 +10,7 @@ HORIZON = 16
 ROUNDS = 5  # the fastest of several short rounds: other work on the machine can only slow one down
 
 
-def measure_sim(num_envs: int, seconds: float, device: str = "cpu", gradients: bool = False) -> dict[str, Any]:
+def measure_simulator(num_envs: int, seconds: float, device: str = "cpu", gradients: bool = False) -> dict[str, Any]:
     """Control steps per second of the Ant under random actions, resets included.
 
     Runs for about `seconds` after compiling and warming up. `env_steps_per_second` is that of the fastest of five
