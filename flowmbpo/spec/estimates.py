@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from flowmbpo.spec.extensions import WorldModelExtension
 from flowmbpo.spec.parameters import REWARD_BINS, count_parameters
-from flowmbpo.spec.rules import Verdict
+from flowmbpo.spec.rule import Violation
 from flowmbpo.spec.schema import (
     STAGES,
     EnsembleWorldModelSpec,
@@ -171,7 +171,7 @@ def estimate(spec: Experiment) -> Estimate:
     )
 
 
-def judge(spec: Experiment) -> Iterator[Verdict]:
+def judge(spec: Experiment) -> Iterator[Violation]:
     """Whether the estimated memory fits what the experiment asks of its machine."""
     cost, resources, usual = estimate(spec), spec.resources, ResourcesSpec()
     limits = (
@@ -188,7 +188,7 @@ def judge(spec: Experiment) -> Iterator[Verdict]:
         # A need beyond any ordinary machine is the fault of what is large, not of the machine.
         primary = size if need > ordinary else f"resources.{key}"
         parts = f"activations {cost.activations_gb:,.1f}, weights and optimiser {cost.weights_gb:,.1f}, "
-        yield Verdict(
+        yield Violation(
             primary,
             f"needs about {need:,.1f} GB of {where} memory, but resources.{key} = {have:,g} "
             f"(GB: {parts}replay {cost.replay_gb:,.1f})",

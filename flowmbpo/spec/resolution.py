@@ -12,6 +12,7 @@ from flowmbpo.spec import estimates, fields, rules
 from flowmbpo.spec.diagnosis import diagnose
 from flowmbpo.spec.inheritance import Inherited, Layer, merge
 from flowmbpo.spec.problems import Collector, Problem, plain, visible
+from flowmbpo.spec.rule import Violation
 from flowmbpo.spec.schema import Experiment
 
 ENTRY_KEYS = ("extends", "abstract")  # keys of an entry that are about the entry, not about the experiment
@@ -69,18 +70,18 @@ def resolve(
 def apply_rules(name: str, inherited: Inherited, spec: Experiment | None, layer: Layer, collector: Collector) -> None:
     values = fields.values_with_defaults(Experiment, inherited.values)
     values = {key: value for key, value in values.items() if not inherited.is_unsound(tuple(key.split(".")))}
-    verdicts: Iterable[rules.Verdict] = rules.judge(values)
+    violations: Iterable[Violation] = rules.judge(values)
     if spec is not None:
-        verdicts = [*verdicts, *estimates.judge(spec)]
-    for verdict in verdicts:
-        origins = {key: inherited.origin(key) for key in (verdict.key, *verdict.also)}
+        violations = [*violations, *estimates.judge(spec)]
+    for violation in violations:
+        origins = {key: inherited.origin(key) for key in (violation.key, *violation.also)}
         own = [key for key, at in origins.items() if at.place is not None and at.entry == layer.entry]
-        blamed = own[0] if own else verdict.key
+        blamed = own[0] if own else violation.key
         origin = origins[blamed]
-        message = verdict.message if blamed == verdict.key else f"{verdict.key} {verdict.message}"
-        hint = verdict.hint
+        message = violation.message if blamed == violation.key else f"{violation.key} {violation.message}"
+        hint = violation.hint
         if origin.entry is not None and origin.entry != name:
             inherited_from = f"inherited from {visible(origin.entry)}"
             hint = f"{hint} ({inherited_from})" if hint else inherited_from
         place = origin.place or layer.place_of_key(())
-        collector.add(Problem(place, message, hint, name, blamed, plain(values.get(blamed)), verdict.severity))
+        collector.add(Problem(place, message, hint, name, blamed, plain(values.get(blamed)), violation.severity))

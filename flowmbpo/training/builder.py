@@ -24,7 +24,7 @@ from flowmbpo.models.noise_flow import NoiseFlowDynamics
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 from flowmbpo.spec import extensions
-from flowmbpo.spec.rules import DISTURBANCES
+from flowmbpo.spec.model_rules import DISTURBANCES
 from flowmbpo.spec.schema import (
     AntEnvSpec,
     EnvSpec,

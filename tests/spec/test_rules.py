@@ -33,12 +33,12 @@ def test_a_valid_experiment_breaks_no_rule():
     assert rules.judge(values()) == []
 
 
-@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: getattr(rule, "__name__", "requirement"))
 def test_rules_read_keys_that_exist(rule):
     """A rule that asks for a key nobody has would be skipped for ever."""
     list(rule(rules.Values(values())))  # raises Absent otherwise
-    for verdict in rules.judge(values(train__horizon=1, world_model__latent_dim=9)):
-        assert {verdict.key, *verdict.also} <= set(fields.dotted_keys(Experiment))
+    for violation in rules.judge(values(train__horizon=1, world_model__latent_dim=9)):
+        assert {violation.key, *violation.also} <= set(fields.dotted_keys(Experiment))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_rules_read_keys_that_exist(rule):
     ],
 )
 def test_a_broken_rule(changes, key, severity):
-    assert (key, severity) in [(verdict.key, verdict.severity) for verdict in rules.judge(values(**changes))]
+    assert (key, severity) in [(violation.key, violation.severity) for violation in rules.judge(values(**changes))]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_allowed_side_of_a_rule(changes):
 def test_a_rule_without_its_keys_is_skipped():
     known = values(train__horizon=8, world_model__latent_dim=65)
     del known["world_model.latent_dim"]
-    assert [verdict.key for verdict in rules.judge(known)] == ["train.horizon"]
+    assert [violation.key for violation in rules.judge(known)] == ["train.horizon"]
 
 
 def test_estimates_by_hand():
