@@ -112,7 +112,7 @@ def command(tmp_path_factory):
     insert(package / "cli/app.py", "COMMANDS: dict[str, Callable[..., None]] = {", '"hello": hello.hello,')
     # a metric
     row = 'Metric("train/answer", "1", "the answer", "higher"),'
-    insert(package / "tracking/metrics.py", "CATALOGUE: tuple[Metric, ...] = (", row)
+    insert(package / "tracking/catalogue.py", "CATALOGUE: tuple[Metric, ...] = (", row)
     insert(package / "training/trainer.py", 'metrics["train/epoch"] =', ' metrics["train/answer"] =')
 
     def run(*arguments: object) -> str:

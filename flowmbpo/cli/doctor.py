@@ -37,7 +37,7 @@ def doctor(
     checks = [
         preflight.check("registry", lambda: _registry(registry, names, experiments)),
         preflight.check("slurm", _slurm),
-        *preflight.surroundings(experiments, device, tracking_uri),
+        *preflight.machine_checks(experiments, device, tracking_uri),
     ]
     if as_json:
         tables.print_json([check.document() for check in checks])

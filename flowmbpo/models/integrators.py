@@ -14,7 +14,7 @@ from torch import Tensor
 Velocity = Callable[[Tensor, float], Tensor]
 """`(z [..., Z], tau)` -> dz/dtau `[..., Z]`."""
 
-Step = Callable[[Velocity, Tensor, float, float], Tensor]
+Scheme = Callable[[Velocity, Tensor, float, float], Tensor]
 """`(velocity, z, tau, h)` -> z at tau + h."""
 
 
@@ -43,7 +43,7 @@ def rk4(velocity: Velocity, z: Tensor, tau: float, h: float) -> Tensor:
 class Integrator:
     """One scheme with its order of convergence."""
 
-    step: Step
+    step: Scheme
     order: int
 
 

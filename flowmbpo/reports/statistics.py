@@ -22,7 +22,7 @@ STABLE, COLLAPSED = 0.6, 0.3  # final/peak: from here on stable; below this coll
 _RANDOM_STATE = 20211  # the same store always gives the same interval
 _INFINITE = 1.7e308  # MLflow stores an infinite value as the largest float
 
-Verdict = Literal["stable", "unstable", "collapsed"]
+Stability = Literal["stable", "unstable", "collapsed"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def is_finite(values: np.ndarray) -> np.ndarray:
     return np.isfinite(values) & (np.abs(values) < _INFINITE)
 
 
-def verdict(stability: float | None) -> Verdict | None:
+def stability_class(stability: float | None) -> Stability | None:
     """What final / peak says: stable from 0.6 (the curve kept most of what it reached), collapsed below 0.3."""
     if stability is None:
         return None

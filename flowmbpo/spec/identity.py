@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from flowmbpo.spec.schema import Experiment
 
-# Labels and surroundings: two experiments that differ only here are the same experiment.
+# Labels, resources and expectations: two experiments that differ only here are the same experiment.
 NOT_IDENTITY = frozenset({"name", "aliases", "description", "family", "run_group", "expected", "resources"})
 
 ABSENT = None  # the value of a key that the other variant of a section does not have

@@ -6,13 +6,11 @@ Checkpoints do not depend on tracking: a tracker is told about them after they a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from flowmbpo.runs.journal import RunStatus
-from flowmbpo.tracking.metrics import check_names
 
 
 class Tracker(Protocol):
@@ -66,50 +64,3 @@ def status_after(kind: type[BaseException] | None) -> RunStatus:
     if kind is None:
         return "FINISHED"
     return "FAILED" if issubclass(kind, Exception) else "KILLED"
-
-
-@dataclass
-class MemoryTracker:
-    """Keeps everything in lists: for measurements and for tests of code that tracks."""
-
-    run_id: str = "memory"
-    seconds: float = 0.0
-    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    checkpoints: list[tuple[Path, int, int, dict[str, float]]] = field(default_factory=list)
-    artifacts: list[tuple[Path, str]] = field(default_factory=list)
-    tag_values: dict[str, str] = field(default_factory=dict)
-    status: RunStatus = "RUNNING"
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        check_names(metrics)
-        self.points.append((step, dict(metrics)))
-
-    def checkpoint(
-        self,
-        path: Path,
-        *,
-        epoch: int,
-        step: int,
-        metrics: Mapping[str, float] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        check_names(metrics or {})
-        self.checkpoints.append((path, epoch, step, dict(metrics or {})))
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        self.artifacts.append((path, folder))
-
-    def tags(self, tags: Mapping[str, str]) -> None:
-        self.tag_values.update(tags)
-
-    def finish(self, status: RunStatus) -> None:
-        self.status = status
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.status == "RUNNING":
-            self.finish(status_after(kind))

@@ -71,7 +71,7 @@ def check(name: str, examine: Callable[[], str], cure: str = "") -> Check:
         return Check(name, "bad", f"{type(error).__name__}: {first}", cure, fatal=True)
 
 
-def surroundings(experiments: Sequence[Experiment], device: str, tracking_uri: str | None) -> list[Check]:
+def machine_checks(experiments: Sequence[Experiment], device: str, tracking_uri: str | None) -> list[Check]:
     """All that can be checked without knowing a cluster. `device`: auto, cpu or cuda."""
     kinds: set[str] = {experiment.env.kind for experiment in experiments}
     reinstall = "install flowmbpo again in this environment, or activate the right one before the job (`setup`)"

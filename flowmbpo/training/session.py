@@ -118,10 +118,10 @@ def resume(
             watcher.message(f"changed since the run began: {change}", warning=True)
         for unknown in not_compared(state.manifest.get("code", {})):
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
-        told = all_tags(files.journal)
-        target = options.epochs or number(told.get(TARGET_TAG)) or experiment.train.max_epochs
+        tags = all_tags(files.journal)
+        target = options.epochs or number(tags.get(TARGET_TAG)) or experiment.train.max_epochs
         limit_threads(experiment.resources.cpus)
-        if said := continue_with_threads(number(told.get(THREADS_TAG)), accept_changes):
+        if said := continue_with_threads(number(tags.get(THREADS_TAG)), accept_changes):
             watcher.message(said, warning=accept_changes)
         device, said = continue_on(told.get(DEVICE_TAG, ""), options.device)
         if said:

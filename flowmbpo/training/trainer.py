@@ -97,7 +97,7 @@ class Trainer:
         self._refused = 0
         self._tracked = tracker.seconds
         self._phase, self._phase_started = "", 0.0
-        self._told_at = 0.0  # when a long phase was last heard of; 0 where none was since the last point
+        self._announced_at = 0.0  # when a long phase was last heard of; 0 where none was since the last point
         algorithm.tick = self._may_go_on
         self._reset_sums()
 
@@ -168,11 +168,11 @@ class Trainer:
             return True
         if self.stop or self._out_of_time():
             return False
-        if now - self._told_at >= PHASE_SECONDS:
-            self._told_at = now
-            told = f"epoch {self.epoch + 1:,}, {self._phase.replace('_', ' ')}: {done:,} of {total:,} updates"
-            self.watcher.phase(told)
-            self.tracker.tags({PHASE_TAG: told})
+        if now - self._announced_at >= PHASE_SECONDS:
+            self._announced_at = now
+            text = f"epoch {self.epoch + 1:,}, {self._phase.replace('_', ' ')}: {done:,} of {total:,} updates"
+            self.watcher.phase(text)
+            self.tracker.tags({PHASE_TAG: text})
         if now - self._resumable_at > RESUMABLE_SECONDS:
             self.save()
         return True
@@ -200,8 +200,8 @@ class Trainer:
         metrics["train/epoch"] = float(self.epoch)
         metrics["train/nonfinite_updates"] = float(self._check_finite())
         self._reset_sums()
-        if self._told_at:
-            self._told_at = 0.0
+        if self._announced_at:
+            self._announced_at = 0.0
             self.tracker.tags({PHASE_TAG: ""})
         self.tracker.log(metrics, self.env_steps)
         self.metrics |= metrics

@@ -4,14 +4,13 @@ import time
 
 import pytest
 import torch
-from tiny import QuietWatcher, tiny
+from tiny import MemoryTracker, QuietWatcher, tiny
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.journal import PHASE_TAG
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.schema import Experiment
-from flowmbpo.tracking.tracker import MemoryTracker
 from flowmbpo.training import builder, loading
 from flowmbpo.training import trainer as trainer_module
 from flowmbpo.training.checkpoint_writer import CheckpointWriter

@@ -1,11 +1,17 @@
-"""Experiments small enough for tests, and a watcher that only remembers."""
+"""Experiments small enough for tests, and a watcher and a tracker that only remember."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+from flowmbpo.runs.journal import RunStatus
 from flowmbpo.spec.schema import Experiment
+from flowmbpo.tracking.metrics import check_names
+from flowmbpo.tracking.tracker import status_after
 from flowmbpo.training.progress import Progress
 
 
@@ -59,3 +65,50 @@ class QuietWatcher:
 
     def ended(self) -> None:
         pass
+
+
+@dataclass
+class MemoryTracker:
+    """Keeps everything in lists: a `Tracker`."""
+
+    run_id: str = "memory"
+    seconds: float = 0.0
+    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    checkpoints: list[tuple[Path, int, int, dict[str, float]]] = field(default_factory=list)
+    artifacts: list[tuple[Path, str]] = field(default_factory=list)
+    tag_values: dict[str, str] = field(default_factory=dict)
+    status: RunStatus = "RUNNING"
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        check_names(metrics)
+        self.points.append((step, dict(metrics)))
+
+    def checkpoint(
+        self,
+        path: Path,
+        *,
+        epoch: int,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        check_names(metrics or {})
+        self.checkpoints.append((path, epoch, step, dict(metrics or {})))
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self.artifacts.append((path, folder))
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        self.tag_values.update(tags)
+
+    def finish(self, status: RunStatus) -> None:
+        self.status = status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.status == "RUNNING":
+            self.finish(status_after(kind))

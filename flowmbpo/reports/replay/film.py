@@ -24,10 +24,10 @@ LOOK_HEIGHT = 0.42
 _SMOOTHING = 24  # control steps on either side over which the followed path is averaged, as in the page
 _INK, _DIM = (26, 34, 48), (92, 103, 122)
 
-Progress = Callable[[int, int], None]  # (frames done, frames in all)
+FrameCount = Callable[[int, int], None]  # (frames done, frames in all)
 
 
-def write_mp4(episode: Episode, path: Path, progress: Progress = lambda done, total: None) -> None:
+def write_mp4(episode: Episode, path: Path, progress: FrameCount = lambda done, total: None) -> None:
     """Write a film that browsers play (H.264, yuv420p). Raises WorkFailed when the file cannot be written."""
     import av
 
@@ -41,7 +41,7 @@ def write_mp4(episode: Episode, path: Path, progress: Progress = lambda done, to
         container.mux(stream.encode())
 
 
-def write_gif(episode: Episode, path: Path, progress: Progress = lambda done, total: None) -> None:
+def write_gif(episode: Episode, path: Path, progress: FrameCount = lambda done, total: None) -> None:
     """Write an endlessly repeating GIF. Raises WorkFailed when the file cannot be written."""
     pictures = (Image.fromarray(image) for image in frames(episode, GIF_SIZE, GIF_FPS, progress))
     first = next(pictures)
@@ -58,7 +58,7 @@ def frame_steps(episode: Episode, fps: int) -> np.ndarray:
     return np.minimum(np.rint(np.arange(count) / (fps * episode.dt)).astype(np.intp), episode.steps - 1)
 
 
-def frames(episode: Episode, size: tuple[int, int], fps: int, progress: Progress) -> Iterator[np.ndarray]:
+def frames(episode: Episode, size: tuple[int, int], fps: int, progress: FrameCount) -> Iterator[np.ndarray]:
     """RGB pictures (H, W, 3) uint8, in real time."""
     painter = Painter(episode, *size)
     steps = frame_steps(episode, fps)
