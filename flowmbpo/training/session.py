@@ -123,7 +123,7 @@ def resume(
         limit_threads(experiment.resources.cpus)
         if said := continue_with_threads(number(tags.get(THREADS_TAG)), accept_changes):
             watcher.message(said, warning=accept_changes)
-        device, said = continue_on(told.get(DEVICE_TAG, ""), options.device)
+        device, said = continue_on(tags.get(DEVICE_TAG, ""), options.device)
         if said:
             watcher.message(said, warning=True)
         watcher.message(f"resuming {run_name(experiment.name, seed)} after epoch {state.epoch}")
