@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowmbpo.errors import WorkFailed
 from flowmbpo.runs import checkpoint
-from flowmbpo.runs.files import BrokenFile
 from flowmbpo.spec.registry import Registry, load_registry
-from flowmbpo.tracking.reader import open_reader, select_run
+from flowmbpo.tracking.reader import open_reader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,18 +88,12 @@ def load_policy(
 ) -> DeterministicPolicy:
     """The policy of a run (id or its beginning, NAME/seed-N, or an experiment's newest): observations `[N, O]` in,
     actions `[N, A]` in [-1, 1] out. `checkpoint_name` is best, last or an epoch."""
-    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+    from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
     from flowmbpo.training import loading
     from flowmbpo.training.devices import choose_device
 
-    reader = open_reader(_uri(tracking_uri))
-    chosen = select_run(reader.runs(), selector)
-    found = checkpoint.select(reader.checkpoints([chosen]), checkpoint_name)[-1]
-    try:
-        with checkpoint_folder(reader.store, found) as folder:
-            return loading.load_policy(checkpoint.verify(folder, "checkpoint"), choose_device(device))
-    except (BrokenFile, FileNotFoundError) as error:
-        raise WorkFailed(f"{chosen.run_name} {found.name}: {error}") from error
+    with chosen_checkpoint(open_reader(_uri(tracking_uri)), selector, checkpoint_name) as (_, _, folder):
+        return loading.load_policy(checkpoint.verify(folder, "checkpoint"), choose_device(device))
 
 
 # --- what a finished run gets besides its numbers --------------------------------------------------------------------

@@ -68,4 +68,4 @@ def _say(document: dict[str, Any], as_json: bool) -> None:
         tables.print_json(document)
     else:
         text = document.get("note") or ", ".join(f"{key}={value}" for key, value in document["tags"].items() if value)
-        tables.err.print(f"{document['name']}: {text}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(f"{document['name']}: {text}")

@@ -7,12 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import experiment_names, spec_keys
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import DeviceOption, JsonOption, NameArgument, RegistryOption, SetOption, TrackingOption
 
 bench = typer.Typer(no_args_is_help=True, help="Measure this machine.")
-
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 @bench.command("sim")
@@ -34,12 +31,9 @@ def sim(
 
 @bench.command("train")
 def train(
-    name: Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)],
+    name: NameArgument,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs to measure, after one to warm up.")] = 3,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
-    ] = None,
+    overrides: SetOption = None,
     device: DeviceOption = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,

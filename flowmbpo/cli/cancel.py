@@ -22,7 +22,7 @@ def cancel(
     for task_id, (submission, index) in tasks.items():
         state = overview.current_state(submission, index)
         if not state.active:
-            tables.err.print(f"{task_id} has ended already ({state.state})", highlight=False)
+            tables.say(f"{task_id} has ended already ({state.state})")
             continue
         send.cancel(submission, index)
         tables.err.print(

@@ -74,7 +74,7 @@ def compare(
         from flowmbpo.reports.plots import save_curves
 
         save_curves(comparison, plot, published(known))
-        tables.err.print(f"learning curves: {plot}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(f"learning curves: {plot}")
 
 
 def _show(comparison: Comparison) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import DeviceOption, JsonOption, RegistryOption, TrackingOption
 from flowmbpo.errors import WorkFailed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def doctor(
         list[str] | None,
         typer.Argument(help="Experiments to run. Default: all.", show_default=False, autocompletion=experiment_names),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,

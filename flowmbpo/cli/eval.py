@@ -10,7 +10,7 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import DeviceOption, JsonOption, RegistryOption, TrackingOption
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
@@ -54,7 +54,7 @@ def evaluate(
     integrator: Annotated[
         str | None, typer.Option(help="With --substeps: schemes, as in euler,heun; by default the trained one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
@@ -104,9 +104,7 @@ def _choose(reader: Reader, runs: Sequence[RunRecord], which: str) -> list[tuple
     for run in runs:
         candidates = by_run.get(run.run_id, [])
         if not candidates:
-            tables.err.print(
-                f"{run.run_name} ({run.run_id}) has no checkpoint", markup=False, highlight=False, soft_wrap=True
-            )
+            tables.say(f"{run.run_name} ({run.run_id}) has no checkpoint")
             continue
         chosen += [(run, candidate) for candidate in checkpoint.select(candidates, which)]
     return chosen
@@ -128,13 +126,7 @@ def _evaluate_all(
             progress.update(task, description=f"{run.run_name} {found.name}")
             result = reevaluate(run, found, episodes, skip_current=skip_current)
             if result.error:
-                tables.err.print(
-                    f"{run.run_name} {found.name}: {result.error}",
-                    style="yellow",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                tables.say(f"{run.run_name} {found.name}: {result.error}", style="yellow")
             rows.append(_row(result))
             progress.advance(task)
     return rows

@@ -12,8 +12,7 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs.checkpoint import select
-from flowmbpo.tracking.reader import Reader, open_reader, select_run, select_runs
+from flowmbpo.tracking.reader import Reader, open_reader, select_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,27 +54,22 @@ def export(
             raise WorkFailed(
                 f"{error.filename or as_csv or parquet} cannot be written: {error.strerror or error}"
             ) from None
-        _say(f"{len(frame):,} points: {', '.join(str(path) for path in (as_csv, parquet) if path)}")
+        tables.say(f"{len(frame):,} points: {', '.join(str(path) for path in (as_csv, parquet) if path)}")
 
 
 def _export_policy(reader: Reader, selector: str, out: Path, onnx: bool) -> None:
     from flowmbpo.reports.model_folder import write_model_folder
-    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
+    from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
 
-    run = select_run(reader.runs(), selector)
-    (found,) = select(reader.checkpoints([run]), "best")
-    try:
-        with checkpoint_folder(reader.store, found) as folder:
-            names = write_model_folder(run, found, folder, out)
-            if onnx:
-                from flowmbpo.models.onnx_export import write_onnx
-                from flowmbpo.models.standalone_policy import Policy
+    with chosen_checkpoint(reader, selector, "best") as (run, found, folder):
+        names = write_model_folder(run, found, folder, out)
+        if onnx:
+            from flowmbpo.models.onnx_export import write_onnx
+            from flowmbpo.models.standalone_policy import Policy
 
-                write_onnx(Policy(folder), out / "policy.onnx")
-                names.append("policy.onnx")
-    except FileNotFoundError as error:
-        raise WorkFailed(f"{run.run_name} {found.name}: {error}") from None
-    _say(f"{out}: {', '.join(names)}")
+            write_onnx(Policy(folder), out / "policy.onnx")
+            names.append("policy.onnx")
+    tables.say(f"{out}: {', '.join(names)}")
 
 
 def _points(reader: Reader, selectors: list[str]) -> pd.DataFrame:
@@ -88,7 +82,3 @@ def _points(reader: Reader, selectors: list[str]) -> pd.DataFrame:
     frame.insert(1, "seed", ids.map({run_id: run.seed for run_id, run in chosen.items()}))
     frame["time"] = frame["time"] - start
     return frame.rename(columns={"time": "seconds"})
-
-
-def _say(text: str) -> None:
-    tables.err.print(text, markup=False, highlight=False, soft_wrap=True)

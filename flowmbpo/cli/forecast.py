@@ -118,13 +118,13 @@ def announce(
     past = past_runs(tracking_uri)
     found = [forecast(spec, epochs, device, past) for spec in specs]
     for spec, one in zip(specs, found, strict=True):
-        tables.err.print(str(one), markup=False, highlight=False, soft_wrap=True)
+        tables.say(str(one))
         if one.seconds is not None and min(one.seconds, limit or one.seconds) >= DAY:
             ways = [f"where a GPU is, `flowmbpo submit {spec.name}`"] if spec.resources.gpus else []
             if (other := _instead(spec, registry, past)) and other.seconds:
                 ways.append(f"here, `flowmbpo run {other.name}` (about {spoken(other.seconds)})")
             ways.append("or a part of it, with --time-limit 2h; it can be continued")
-            tables.err.print(f"warning: instead, {'; '.join(ways)}", style="yellow", highlight=False, soft_wrap=True)
+            tables.say(f"warning: instead, {'; '.join(ways)}", style="yellow")
     return found
 
 

@@ -75,10 +75,7 @@ def import_run(
         tables.print_json(asdict(done))
     else:
         said = "imported" if done.new else "was there already"
-        tables.err.print(
+        tables.say(
             f"{name}/seed-{seed} {said}: {done.points:,} points of {', '.join(done.metrics)} over {done.env_steps:,} "
-            f"environment steps. Compare with: flowmbpo compare {name}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"environment steps. Compare with: flowmbpo compare {name}"
         )

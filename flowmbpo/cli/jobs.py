@@ -83,7 +83,7 @@ def _runs(uri: str) -> dict[str, RunRecord]:
             return {}
         return {run.run_id: run for run in current_runs(open_reader(store))}
     except (UserError, WorkFailed) as error:
-        tables.err.print(f"warning: no training state: {error}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(f"warning: no training state: {error}")
         return {}
 
 

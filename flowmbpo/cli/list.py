@@ -45,11 +45,7 @@ def list_experiments(registry: RegistryOption = None, as_json: JsonOption = Fals
         [[*(_cell(key, row) for key in columns.values()), *_expectation(row["expected"])] for row in rows],
         right=_NUMBERS,
     )
-    tables.err.print(
-        "size: nominal, of the family; built: parameters of the world model. `flowmbpo show NAME` has the rest.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    tables.say("size: nominal, of the family; built: parameters of the world model. `flowmbpo show NAME` has the rest.")
 
 
 def _row(registry: Any, name: str) -> dict[str, Any]:

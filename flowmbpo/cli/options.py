@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import streams
+from flowmbpo.cli.completion import experiment_names, spec_keys
 from flowmbpo.errors import UserError
 
 RegistryOption = Annotated[
@@ -31,6 +32,19 @@ TrackingOption = Annotated[
         help="MLflow store. Default: the sqlite file mlflow.db in the working directory.",
         show_default=False,
     ),
+]
+
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
+]
+CheckpointOption = Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")]
+NameArgument = Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)]
+NamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Experiments or aliases.", show_default=False, autocompletion=experiment_names),
 ]
 
 

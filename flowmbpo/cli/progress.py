@@ -117,7 +117,7 @@ class PlainDisplay:
         self.message(f"{self._name}: {text}")
 
     def message(self, text: str, warning: bool = False) -> None:
-        tables.err.print(f"warning: {text}" if warning else text, markup=False, highlight=False, soft_wrap=True)
+        tables.say(f"warning: {text}" if warning else text)
 
     def ended(self) -> None:
         pass

@@ -10,23 +10,24 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import run_ids
-from flowmbpo.cli.options import JsonOption, TrackingOption
-from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.cli.options import CheckpointOption, DeviceOption, JsonOption, TrackingOption
+from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
-from flowmbpo.tracking.reader import open_reader, select_run
+from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
+from flowmbpo.tracking.reader import open_reader
 
 
 def record(
     run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run.", show_default=False, autocompletion=run_ids)],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where it goes.", show_default=False)],
     episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Full episodes.")] = 128,
-    which: Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")] = "best",
+    which: CheckpointOption = "best",
     noise: Annotated[
         str,
         typer.Option(help="Standard deviations of the noise on the actions; the episodes take them in turn."),
     ] = "0,0.2,0.5,1",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the starts and the noise.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -34,25 +35,14 @@ def record(
     sizes = _parse_noise(noise)
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {out.absolute().parent}")
-    reader = open_reader(tracking_uri)
-    record = select_run(reader.runs(), run)
-    found = checkpoint.select(reader.checkpoints([record]), which)[-1]
+    with chosen_checkpoint(open_reader(tracking_uri), run, which) as (record, _, folder):
+        from flowmbpo.training.devices import choose_device
+        from flowmbpo.training.loading import experiment_of
+        from flowmbpo.training.recorded import write_recorded
+        from flowmbpo.training.rollout import record_episodes
 
-    from flowmbpo.runs.files import BrokenFile
-    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
-    from flowmbpo.training.devices import choose_device
-    from flowmbpo.training.loading import experiment_of
-    from flowmbpo.training.recorded import write_recorded
-    from flowmbpo.training.rollout import record_episodes
-
-    try:
-        with checkpoint_folder(reader.store, found) as folder:
-            source = checkpoint.verify(folder, "checkpoint")
-            kept, result = record_episodes(
-                source, episodes=episodes, noise=sizes, seed=seed, device=choose_device(device)
-            )
-    except (BrokenFile, FileNotFoundError) as error:
-        raise WorkFailed(f"{record.run_name} {found.name}: {error}") from error
+        source = checkpoint.verify(folder, "checkpoint")
+        kept, result = record_episodes(source, episodes=episodes, noise=sizes, seed=seed, device=choose_device(device))
     about = {"run_id": record.run_id, "epoch": source.epoch, "noise": noise, "seed": seed}
     write_recorded(out, kept, experiment_of(source).env, about)
     if as_json:
@@ -68,12 +58,9 @@ def record(
             }
         )
         return
-    tables.err.print(
+    tables.say(
         f"{out}: {episodes:,} episodes with {kept.transitions:,} transitions, R {result.mean_reward:,.0f} "
-        f"± {result.std_reward:,.0f} with noise",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"± {result.std_reward:,.0f} with noise"
     )
 
 

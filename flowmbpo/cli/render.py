@@ -10,10 +10,10 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import RegistryOption, TrackingOption
-from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs import checkpoint
-from flowmbpo.tracking.reader import open_reader, select_run
+from flowmbpo.cli.options import CheckpointOption, DeviceOption, RegistryOption, TrackingOption
+from flowmbpo.errors import UserError
+from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
+from flowmbpo.tracking.reader import open_reader
 
 if TYPE_CHECKING:
     from flowmbpo.runs.episode import Episode
@@ -31,7 +31,7 @@ def render(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE.html|.mp4|.gif", help="Where it goes.", show_default=False)
     ],
-    which: Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")] = "best",
+    which: CheckpointOption = "best",
     seed: Annotated[
         int | None,
         typer.Option(min=0, max=2**63 - 1, help="Of the start. Default: that of the evaluation.", show_default=False),
@@ -40,33 +40,19 @@ def render(
         int | None,
         typer.Option(min=1, help="Stop after so many control steps. Default: a full episode.", show_default=False),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
     """Show what a policy does: one episode in the real simulator as HTML (3D, interactive), MP4 or GIF."""
     check_target(out)
-    reader = open_reader(tracking_uri)
-    record = select_run(reader.runs(), run)
-    found = checkpoint.select(reader.checkpoints([record]), which)[-1]
+    with chosen_checkpoint(open_reader(tracking_uri), run, which) as (_, _, folder):
+        from flowmbpo.training.devices import choose_device
+        from flowmbpo.training.rollout import episode_of_checkpoint
 
-    from flowmbpo.runs.files import BrokenFile
-    from flowmbpo.tracking.mlflow_artifacts import checkpoint_folder
-    from flowmbpo.training.devices import choose_device
-    from flowmbpo.training.rollout import episode_of_checkpoint
-
-    try:
-        with checkpoint_folder(reader.store, found) as folder:
-            episode = episode_of_checkpoint(folder, choose_device(device), seed, steps)
-    except (BrokenFile, FileNotFoundError) as error:
-        raise WorkFailed(f"{record.run_name} {found.name}: {error}") from error
+        episode = episode_of_checkpoint(folder, choose_device(device), seed, steps)
     _write(episode, out)
-    tables.err.print(
-        f"{out}: {episode.title}, R {episode.cumulative_reward[-1]:,.1f} in {episode.steps:,} steps",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    tables.say(f"{out}: {episode.title}, R {episode.cumulative_reward[-1]:,.1f} in {episode.steps:,} steps")
 
 
 def check_target(path: Path) -> None:

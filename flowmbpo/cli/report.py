@@ -42,7 +42,7 @@ def report(
     reader = open_reader(tracking_uri)
     hours = gpu_hours_by_experiment(submissions())
     write_report(build_report(names or [], reader=reader, registry=known, gpu_hours=hours), out)
-    tables.err.print(f"report: {out}", markup=False, highlight=False, soft_wrap=True)
+    tables.say(f"report: {out}")
     if log:
         _keep(reader.store, out)
 
@@ -55,6 +55,6 @@ def _keep(store: Store, page: Path) -> None:
     try:
         keep_document(store, page, page.stem, {"flowmbpo.version": __version__})
     except (UserError, WorkFailed) as error:
-        tables.err.print(f"warning: not kept in MLflow: {error}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(f"warning: not kept in MLflow: {error}")
     else:
-        tables.err.print(f"kept in MLflow, experiment {DOCUMENTS}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(f"kept in MLflow, experiment {DOCUMENTS}")

@@ -68,7 +68,7 @@ def _show(recipe: Recipe) -> None:
     tables.print_table("Needed", ["what", "value"], [*rows, *([key, text] for key, text in recipe.code.items())])
     for title, lines in (("differs here", recipe.changes), ("cannot be compared", recipe.unknown)):
         for line in lines:
-            tables.err.print(f"{title}: {line}", markup=False, highlight=False, soft_wrap=True)
+            tables.say(f"{title}: {line}")
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_duration, parse_seeds
+from flowmbpo.cli.completion import run_ids
+from flowmbpo.cli.options import (
+    DeviceOption,
+    JsonOption,
+    NamesArgument,
+    RegistryOption,
+    SetOption,
+    TrackingOption,
+    parse_duration,
+    parse_seeds,
+)
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.store import check_database, resolve_store
 
@@ -20,17 +29,11 @@ if TYPE_CHECKING:
 
 
 def run(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Experiments or aliases.", show_default=False, autocompletion=experiment_names),
-    ] = None,
+    names: NamesArgument = None,
     seed: Annotated[int | None, typer.Option(help="One seed. Default: 0.", show_default=False)] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, as in 0,1,2.", show_default=False)] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Stop after this epoch; schedules keep their length.", show_default=False)
     ] = None,
@@ -124,7 +127,7 @@ def _notify(target: str | None, result: RunResult) -> None:
     from flowmbpo.cli.notify import notify
 
     if target and (problem := notify(target, result)):
-        tables.err.print(f"nobody was notified: {problem}", style="yellow", markup=False, highlight=False)
+        tables.say(f"nobody was notified: {problem}", style="yellow")
 
 
 def _refuse_with_resume(
@@ -191,15 +194,14 @@ def _say(result: RunResult) -> None:
         ],
         right=["epochs", "env steps", "peak R", "final R", "evaluated R", "wall time"],
     )
-    say = tables.err.print
     if result.message:
-        say(result.message, style="bold", markup=False, highlight=False, soft_wrap=True)
+        tables.say(result.message, style="bold")
     if result.checkpoints:
-        say(f"checkpoints  {result.directory}/checkpoints", highlight=False, soft_wrap=True)
+        tables.say(f"checkpoints  {result.directory}/checkpoints")
     if result.status != "FINISHED":
-        say(f"continue     flowmbpo run --resume {result.run_id}", highlight=False, soft_wrap=True)
-    say(f"evaluate     flowmbpo eval {result.run_id}", highlight=False, soft_wrap=True)
-    say(f"compare      flowmbpo compare {result.name}", highlight=False, soft_wrap=True)
-    say("browse       flowmbpo ui", highlight=False)
+        tables.say(f"continue     flowmbpo run --resume {result.run_id}")
+    tables.say(f"evaluate     flowmbpo eval {result.run_id}")
+    tables.say(f"compare      flowmbpo compare {result.name}")
+    tables.say("browse       flowmbpo ui")
     if not isinstance(result.eval_reward, float) and result.status == "FAILED":
-        say("no checkpoint was evaluated", style="yellow")
+        tables.say("no checkpoint was evaluated", style="yellow")

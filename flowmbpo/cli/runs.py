@@ -91,9 +91,7 @@ def _mention_undelivered() -> None:
     from flowmbpo.tracking.recovery import undelivered_runs
 
     if waiting := undelivered_runs(RUNS, None):
-        tables.err.print(
+        tables.say(
             f"{len(waiting)} run(s) here have records that are not in MLflow yet "
-            f"({', '.join(files.root.name[:12] for files in waiting[:3])}); `flowmbpo sync` delivers them.",
-            highlight=False,
-            soft_wrap=True,
+            f"({', '.join(files.root.name[:12] for files in waiting[:3])}); `flowmbpo sync` delivers them."
         )

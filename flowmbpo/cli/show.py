@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import experiment_names, spec_keys
-from flowmbpo.cli.options import JsonOption, RegistryOption
+from flowmbpo.cli.completion import experiment_names
+from flowmbpo.cli.options import JsonOption, NameArgument, RegistryOption, SetOption
 
 if TYPE_CHECKING:
     from flowmbpo.spec.registry import Registry, ResolvedExperiment
@@ -18,17 +18,14 @@ _LABELS = ("name", "aliases", "description")  # what differs by nature
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)],
+    name: NameArgument,
     other: Annotated[
         str | None,
         typer.Argument(
             help="Another one: show only what differs.", show_default=False, autocompletion=experiment_names
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
-    ] = None,
+    overrides: SetOption = None,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -126,4 +123,4 @@ def _show_difference(a: Experiment, b: Experiment, as_json: bool) -> None:
     if rows:
         tables.print_table("Differences", ["key", a.name, b.name], rows)
     if same:
-        tables.err.print("They differ in nothing that a run depends on.", highlight=False)
+        tables.say("They differ in nothing that a run depends on.")

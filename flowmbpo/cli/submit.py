@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_seeds, slurm_time
+from flowmbpo.cli.completion import run_ids
+from flowmbpo.cli.options import (
+    JsonOption,
+    NamesArgument,
+    RegistryOption,
+    SetOption,
+    TrackingOption,
+    parse_seeds,
+    slurm_time,
+)
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.tracking.store import Store, check_database, resolve_store
@@ -26,18 +34,12 @@ CLUSTERS = ("auto", "slurm", "local")
 
 
 def submit(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Experiments or aliases.", show_default=False, autocompletion=experiment_names),
-    ] = None,
+    names: NamesArgument = None,
     everything: Annotated[bool, typer.Option("--all", help="Every experiment of the registry.")] = False,
     seeds: Annotated[
         str | None, typer.Option(help="One task per seed, as in 0,1,2. Default: 0.", show_default=False)
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
-    ] = None,
+    overrides: SetOption = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Continue this run in a job.", autocompletion=run_ids)
     ] = None,
@@ -136,7 +138,7 @@ def submit(
         plans = [placed for part in parts for placed in _placed(part, race)]
     if check:
         for plan in {plan.request.model_dump_json(): plan for plan in reversed(plans)}.values():  # the first of a kind
-            tables.err.print(f"checking {plan}: one epoch, before anything else is sent", highlight=False)
+            tables.say(f"checking {plan}: one epoch, before anything else is sent")
             send.check(plan, found.path, snapshots=snapshot)
     done: list[Submission] = []
     try:
@@ -219,9 +221,9 @@ def _placed(plan: Plan, race: bool) -> list[Plan]:
     if len(planning.alternatives(plan.request)) == 1:
         return [plan]
     starts = planning.expected_starts(plan)
-    tables.err.print(f"{plan.draft.name}: expected starts, by Slurm", markup=False, highlight=False)
+    tables.say(f"{plan.draft.name}: expected starts, by Slurm")
     for start in starts:
-        tables.err.print(f"  {start}", markup=False, highlight=False, soft_wrap=True)
+        tables.say(f"  {start}")
     placed = [plan.on(start.request) for start in starts if not start.refused]
     return planning.racing(placed) if race else placed[:1]
 
@@ -237,12 +239,12 @@ def _expected(registry: Registry, plan: Plan, store: Store) -> Forecast:
         0
     ]
     if found.seconds and draft.cluster == "slurm":
-        tables.err.print(f"  {planning.bill(plan, found.seconds)}", markup=False, highlight=False)
+        tables.say(f"  {planning.bill(plan, found.seconds)}")
     return found
 
 
 def _warn(text: str) -> None:
-    tables.err.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True, style="yellow")
+    tables.say(f"warning: {text}", style="yellow")
 
 
 def _preview(plans: list[Plan], expected: dict[str, Forecast], as_json: bool) -> None:

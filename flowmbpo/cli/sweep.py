@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import experiment_names, spec_keys
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import DeviceOption, JsonOption, NameArgument, RegistryOption, SetOption, TrackingOption
 from flowmbpo.tracking.store import resolve_store
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    name: Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)],
+    name: NameArgument,
     space: Annotated[Path, typer.Option(help="TOML file: what is searched (docs/using-results.md).")],
     trials: Annotated[
         int, typer.Option(min=1, max=100_000, help="Trials in all, those of earlier calls included.")
@@ -26,11 +25,8 @@ def sweep(
     seeds: Annotated[
         int, typer.Option(min=1, max=1000, help="Seeds of each trial, and as many new of the winner.")
     ] = 1,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
     epochs: Annotated[int | None, typer.Option(min=1, help="Stop each run here.", show_default=False)] = None,
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
@@ -54,9 +50,7 @@ def sweep(
         searched = read_space(space, found, name, overrides or [])
         about = Sweep(found, name, searched, seeds, options, watcher, overrides or ())
         try:
-            result = search(
-                about, resolve_store(tracking_uri), trials, lambda text: tables.err.print(text, markup=False)
-            )
+            result = search(about, resolve_store(tracking_uri), trials, lambda text: tables.say(text))
         except Interrupted as stop:
             tables.err.print(str(stop))
             sys.exit(stop.exit_code)

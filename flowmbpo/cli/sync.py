@@ -38,7 +38,7 @@ def sync(
         tables.err.print("Everything is in MLflow already.")
     for result in results:
         if not as_json and not result.problem:
-            tables.err.print(f"{result.run_id}: {result.records} records delivered, {result.status}", highlight=False)
+            tables.say(f"{result.run_id}: {result.records} records delivered, {result.status}")
     if failed:
         problems = "; ".join(f"{result.run_id}: {result.problem}" for result in failed)
         raise WorkFailed(f"{len(failed)} of {len(results)} runs could not be delivered: {problems}")

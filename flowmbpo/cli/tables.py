@@ -22,6 +22,11 @@ def on_terminal(console: Console) -> bool:
     return console.is_terminal and console.file.isatty()
 
 
+def say(text: str, style: str = "") -> None:
+    """A line on stderr as it is: no markup, no colours of its own, not broken in pieces."""
+    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout. Non-finite numbers become null: they are not JSON."""
     streams.write_json(json.dumps(_finite(document), indent=2, allow_nan=False, default=str) + "\n")

@@ -7,10 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flowmbpo.errors import WorkFailed
+from flowmbpo.runs.checkpoint import select
+from flowmbpo.runs.files import BrokenFile
 from flowmbpo.tracking.mlflow_client import open_client
 from flowmbpo.tracking.places import checkpoint_files, current_location
-from flowmbpo.tracking.records import CheckpointRecord
+from flowmbpo.tracking.reader import Reader, select_run
+from flowmbpo.tracking.records import CheckpointRecord, RunRecord
 from flowmbpo.tracking.store import Store
+
+
+@contextmanager
+def chosen_checkpoint(reader: Reader, run: str, which: str) -> Iterator[tuple[RunRecord, CheckpointRecord, Path]]:
+    """The run that `run` selects, its checkpoint (best, last or an epoch) and the folder with the files of that one.
+
+    Raises WorkFailed where they are not there, or not intact (BrokenFile from the caller's reading included).
+    """
+    record = select_run(reader.runs(), run)
+    found = select(reader.checkpoints([record]), which)[-1]
+    try:
+        with checkpoint_folder(reader.store, found) as folder:
+            yield record, found, folder
+    except (BrokenFile, FileNotFoundError) as error:
+        raise WorkFailed(f"{record.run_name} {found.name}: {error}") from error
 
 
 @contextmanager
