@@ -87,10 +87,8 @@ def evaluate(
         rows = _evaluate_all(chosen, reevaluate, episodes, skip_current=rerun_all)
     if as_json:
         tables.print_json(rows)
-    elif counts:
-        _print_schemes(rows)
     else:
-        _print(rows)
+        _print(rows, schemes=bool(counts))
     if any(row["error"] for row in rows):
         sys.exit(1)
 
@@ -156,60 +154,48 @@ def _row(result: Reevaluation) -> Row:
     }
 
 
-def _print_schemes(rows: Sequence[Row]) -> None:
-    columns = {
-        "evaluations": "evaluations_per_step",
-        "error, 1 step": "latent_error_1_relative",
-        "error, 16 steps": "latent_error_16_relative",
-        "energy score": "energy_score_relative",
-        "after 16": "energy_score_16_relative",
-        "in 50%": "coverage_50",
-        "in 90%": "coverage_90",
-        "mean R": "mean_reward",
-    }
+_RESULTS = {
+    "mean R": "mean_reward",
+    "± std": "std_reward",
+    "median": "median_reward",
+    "5 %": "q05_reward",
+    "95 %": "q95_reward",
+    "length": "mean_length",
+    "falls": "fall_share",
+    "m/s": "forward_speed",
+    "model's guess": "model_predicted_reward",
+}
+_SCHEMES = {
+    "evaluations": "evaluations_per_step",
+    "error, 1 step": "latent_error_1_relative",
+    "error, 16 steps": "latent_error_16_relative",
+    "energy score": "energy_score_relative",
+    "after 16": "energy_score_16_relative",
+    "in 50%": "coverage_50",
+    "in 90%": "coverage_90",
+    "mean R": "mean_reward",
+}
+
+
+def _print(rows: Sequence[Row], *, schemes: bool) -> None:
+    title, what, columns = "Deterministic policy, real environment, full episodes", "episodes", _RESULTS
+    if schemes:
+        title = "One trained model under several schemes; errors and energy scores over those of no change"
+        what, columns = "scheme", _SCHEMES
     tables.print_table(
-        "One trained model under several schemes; errors and energy scores over those of no change",
-        ["run", "checkpoint", "scheme", *columns, ""],
+        title,
+        ["run", "checkpoint", what, *columns, ""],
         [
             [
                 f"{row['name']}/seed-{row['seed']}",
                 row["checkpoint"],
-                f"{row['integrator']} {row['substeps']}",
-                *(row.get(key) for key in columns.values()),
-                row["error"] or "",
-            ]
-            for row in rows
-        ],
-        right=[*columns],
-    )
-
-
-def _print(rows: Sequence[Row]) -> None:
-    columns = {
-        "mean R": "mean_reward",
-        "± std": "std_reward",
-        "median": "median_reward",
-        "5 %": "q05_reward",
-        "95 %": "q95_reward",
-        "length": "mean_length",
-        "falls": "fall_share",
-        "m/s": "forward_speed",
-        "model's guess": "model_predicted_reward",
-    }
-    tables.print_table(
-        "Deterministic policy, real environment, full episodes",
-        ["run", "checkpoint", "episodes", *columns, ""],
-        [
-            [
-                f"{row['name']}/seed-{row['seed']}",
-                row["checkpoint"],
-                row["episodes"],
+                f"{row['integrator']} {row['substeps']}" if schemes else row["episodes"],
                 *(row.get(key) for key in columns.values()),
                 row["error"] or ("up to date" if row["skipped"] else ""),
             ]
             for row in rows
         ],
-        right=["episodes", *columns],
+        right=[*columns] if schemes else [what, *columns],
     )
-    warning = "The model's guess is what the world model predicts for the same episodes. It is not the result."
-    tables.err.print(warning, soft_wrap=True)
+    if not schemes:
+        tables.say("The model's guess is what the world model predicts for the same episodes. It is not the result.")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import shutil
 import time
 import uuid
 from collections.abc import Mapping
@@ -28,6 +26,7 @@ from flowmbpo.runs.lock import RunLock, process_tags
 from flowmbpo.tracking import provenance
 from flowmbpo.tracking.delivery import DeliveryThread
 from flowmbpo.tracking.metrics import check_names
+from flowmbpo.tracking.outbox import Outbox
 from flowmbpo.tracking.store import Store
 from flowmbpo.tracking.tracker import status_after
 
@@ -116,6 +115,7 @@ class RunTracker:
             raise UserError(
                 f"{files.tracking} cannot be written ({error.strerror}); run in another directory"
             ) from None
+        self._outbox = Outbox(files)
         self._thread = thread
         self._step = 0
         self._times: dict[int, int] = {}  # of the latest step, and of those before a resume
@@ -205,7 +205,7 @@ class RunTracker:
                     metrics=metrics,
                     tags=dict(tags or {}),
                     params={},
-                    outbox=self._outbox(path),
+                    outbox=self._outbox.keep(path),
                 )
             )
             self._sync()
@@ -215,7 +215,7 @@ class RunTracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         """Upload a file under `folder` of the run's artifacts; it may be replaced or deleted afterwards."""
         begun = time.perf_counter()
-        self._append(journal.Artifact(path.name, folder, self._outbox(path)))
+        self._append(journal.Artifact(path.name, folder, self._outbox.keep(path)))
         self._thread.wake()
         self.seconds += time.perf_counter() - begun
 
@@ -264,41 +264,8 @@ class RunTracker:
         with contextlib.suppress(OSError):  # some file systems cannot; the entry itself is written
             self._journal.sync()
 
-    def _relative(self, outbox: Path) -> str:
-        return str(outbox.relative_to(self.files.tracking))
-
     def _text(self, name: str, text: str) -> None:
-        place = self._new_outbox()
-        try:
-            (place / name).write_text(text, encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise WorkFailed(f"{place} cannot be written: {error.strerror}") from None
-        self._append(journal.Artifact(name, "", self._relative(place)))
-
-    def _outbox(self, source: Path) -> str:
-        """Keep `source` (a file or a flat folder) for delivery by hard links: no copy, safe from its deletion."""
-        place = self._new_outbox()
-        try:
-            for file in [source] if source.is_file() else sorted(p for p in source.iterdir() if p.is_file()):
-                _link(file, place / file.name)
-        except OSError as error:
-            raise WorkFailed(f"{source} cannot be kept for upload: {error.strerror}") from None
-        return self._relative(place)
-
-    def _new_outbox(self) -> Path:
-        place = self.files.outbox / uuid.uuid4().hex
-        try:
-            place.mkdir(parents=True)
-        except OSError as error:
-            raise WorkFailed(f"{place} cannot be made: {error.strerror}") from None
-        return place
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
+        self._append(journal.Artifact(name, "", self._outbox.keep_text(name, text)))
 
 
 def _now_ms() -> int:
