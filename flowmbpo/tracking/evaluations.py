@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from flowmbpo.tracking.metrics import check_names
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.mlflow_writer import log_model_metrics
-from flowmbpo.tracking.reader import EVALUATION_TAG
-from flowmbpo.tracking.records import CheckpointRecord, RunRecord
+from flowmbpo.tracking.records import EVALUATION_TAG, CheckpointRecord, RunRecord
 from flowmbpo.tracking.store import Store
 
 if TYPE_CHECKING:

@@ -10,8 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.tracking.mlflow_client import open_client, translated
-from flowmbpo.tracking.reader import RUN_ID_TAG, SWEEP_TAG, curves_frame, make_checkpoint
-from flowmbpo.tracking.records import CheckpointRecord, Latest, RunRecord
+from flowmbpo.tracking.records import (
+    RUN_ID_TAG,
+    SWEEP_TAG,
+    CheckpointRecord,
+    Latest,
+    RunRecord,
+    curves_frame,
+    make_checkpoint,
+)
 from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.mlflow_writer import prepare_experiment
-from flowmbpo.tracking.reader import SWEEP_TAG
+from flowmbpo.tracking.records import SWEEP_TAG
 from flowmbpo.tracking.store import Store
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.mlflow_model import add_model_files
 from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.places import adopt
-from flowmbpo.tracking.reader import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
+from flowmbpo.tracking.records import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
 from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
 
 if TYPE_CHECKING:

@@ -5,23 +5,17 @@ Not here: where the records come from (`sqlite_reader`, `mlflow_reader`) and wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
 
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import find_id
-from flowmbpo.tracking.records import CheckpointRecord, RunRecord, number
+from flowmbpo.tracking.records import CheckpointRecord, RunRecord
 from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-RUN_ID_TAG = "flowmbpo.run_id"
-SWEEP_TAG = "flowmbpo.sweep"  # of the run in which the trials of a search are nested
-CHECKPOINT_TAG = "flowmbpo.checkpoint"
-PATH_TAG = "flowmbpo.path"
-EVALUATION_TAG = "flowmbpo.evaluation"  # how a checkpoint was evaluated: code version, seed, episodes, as JSON
 
 
 class Reader(Protocol):
@@ -107,43 +101,4 @@ def _select(runs: Sequence[RunRecord], selector: str) -> list[RunRecord]:
     raise UserError(
         f"no run matches {selector!r}{hint} There are runs of {', '.join(names[:20])}"
         f"{', ...' if len(names) > 20 else ''}; `flowmbpo runs` lists them with their ids"
-    )
-
-
-def curves_frame(rows: Sequence[tuple[str, str, int, float, float | None]], ids: Mapping[str, str]) -> pd.DataFrame:
-    """The frame of `Reader.curves` from rows (MLflow run id, metric, step, time in ms, value)."""
-    import pandas as pd
-
-    frame = pd.DataFrame(rows, columns=["run_id", "metric", "step", "time", "value"])
-    frame = frame.astype({"step": "int64", "time": "float64", "value": "float64"})
-    frame["run_id"] = frame["run_id"].map(dict(ids)).astype("category")
-    frame["metric"] = frame["metric"].astype("category")
-    frame["time"] /= 1000
-    frame = frame.sort_values(["run_id", "metric", "step", "time"], kind="stable", ignore_index=True)
-    return frame.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
-
-
-def make_checkpoint(
-    run_id: str,
-    model_id: str,
-    name: str,
-    artifacts: str,
-    created: float,
-    params: Mapping[str, str],
-    tags: Mapping[str, str],
-    metrics: Mapping[str, float],
-) -> CheckpointRecord:
-    """A record from a logged model; the epoch comes from its params, else its tags."""
-    return CheckpointRecord(
-        run_id=run_id,
-        model_id=model_id,
-        name=name,
-        epoch=number(params.get("epoch") or tags.get("flowmbpo.epoch") or tags.get("epoch")),
-        env_steps=number(params.get("env_steps") or tags.get("flowmbpo.env_steps")),
-        path=tags.get(PATH_TAG, ""),
-        artifacts=artifacts,
-        created=created,
-        params=params,
-        tags=tags,
-        metrics=metrics,
     )

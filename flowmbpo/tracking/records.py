@@ -7,13 +7,21 @@ steps of its metrics. Not here: where records come from (`sqlite_reader`, `mlflo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, RunStatus
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS, EVALUATED_REWARD
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_ID_TAG = "flowmbpo.run_id"
+SWEEP_TAG = "flowmbpo.sweep"  # of the run in which the trials of a search are nested
+CHECKPOINT_TAG = "flowmbpo.checkpoint"
+PATH_TAG = "flowmbpo.path"
+EVALUATION_TAG = "flowmbpo.evaluation"  # how a checkpoint was evaluated: code version, seed, episodes, as JSON
 RATING_TAG = "flowmbpo.rating"  # of a checkpoint
 NOTE_TAG = "mlflow.note.content"  # MLflow's own description of a run
 USABLE_TAG, WHY_TAG = "usable", "usable.why"
@@ -196,3 +204,42 @@ def number(text: str | None) -> int | None:
         return int(text) if text is not None else None
     except ValueError:
         return None
+
+
+def curves_frame(rows: Sequence[tuple[str, str, int, float, float | None]], ids: Mapping[str, str]) -> pd.DataFrame:
+    """The frame of `Reader.curves` from rows (MLflow run id, metric, step, time in ms, value)."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=["run_id", "metric", "step", "time", "value"])
+    frame = frame.astype({"step": "int64", "time": "float64", "value": "float64"})
+    frame["run_id"] = frame["run_id"].map(dict(ids)).astype("category")
+    frame["metric"] = frame["metric"].astype("category")
+    frame["time"] /= 1000
+    frame = frame.sort_values(["run_id", "metric", "step", "time"], kind="stable", ignore_index=True)
+    return frame.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
+
+
+def make_checkpoint(
+    run_id: str,
+    model_id: str,
+    name: str,
+    artifacts: str,
+    created: float,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> CheckpointRecord:
+    """A record from a logged model; the epoch comes from its params, else its tags."""
+    return CheckpointRecord(
+        run_id=run_id,
+        model_id=model_id,
+        name=name,
+        epoch=number(params.get("epoch") or tags.get("flowmbpo.epoch") or tags.get("epoch")),
+        env_steps=number(params.get("env_steps") or tags.get("flowmbpo.env_steps")),
+        path=tags.get(PATH_TAG, ""),
+        artifacts=artifacts,
+        created=created,
+        params=params,
+        tags=tags,
+        metrics=metrics,
+    )

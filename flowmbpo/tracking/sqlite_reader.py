@@ -1,6 +1,8 @@
 """Reads runs straight from MLflow's sqlite file, without MLflow: no import of 1.5 s, and 1,000 curves in one query.
 
-Read-only. Servers and other databases are read by `mlflow_reader`; both return the same records.
+Read-only. Servers and other databases are read by `mlflow_reader`; both return the same records, and a test compares them
+with the installed MLflow, whose schema is private. Worth it: comparing 1,000 runs takes 12 s instead of 81
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -12,8 +14,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flowmbpo.errors import WorkFailed
-from flowmbpo.tracking.reader import RUN_ID_TAG, SWEEP_TAG, curves_frame, make_checkpoint
-from flowmbpo.tracking.records import CheckpointRecord, Latest, RunRecord
+from flowmbpo.tracking.records import (
+    RUN_ID_TAG,
+    SWEEP_TAG,
+    CheckpointRecord,
+    Latest,
+    RunRecord,
+    curves_frame,
+    make_checkpoint,
+)
 from flowmbpo.tracking.store import EXPERIMENT, Store, connect_readonly, damaged, deleted_experiment
 
 if TYPE_CHECKING:
