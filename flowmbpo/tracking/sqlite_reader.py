@@ -1,7 +1,7 @@
 """Reads runs straight from MLflow's sqlite file, without MLflow: no import of 1.5 s, and 1,000 curves in one query.
 
-Read-only. Servers and other databases are read by `mlflow_reader`; both return the same records, and a test compares them
-with the installed MLflow, whose schema is private. Worth it: comparing 1,000 runs takes 12 s instead of 81
+Read-only. Servers and other databases are read by `mlflow_reader`; both return the same records, and a test compares
+the two with the installed MLflow, whose schema is private. Worth it: comparing 1,000 runs takes 12 s instead of 81
 (docs/performance.md).
 """
 
