@@ -12,6 +12,8 @@ from flowmbpo.training.monitor import CollapseMonitor
 class Scripted:
     """Environment i ends its episodes every `i + 2` steps and pays 1 + i a step."""
 
+    obs_dim, action_dim, episode_length, forward_velocity_index = 1, 1, 1000, None
+
     def __init__(self, num_envs: int) -> None:
         self.num_envs, self.device, self.count = num_envs, "cpu", 0
         self.periods = torch.arange(num_envs) + 2
