@@ -64,7 +64,9 @@ def test_counting_many_steps_together_changes_nothing():
         SimpleNamespace(reward=r, terminated=e, truncated=torch.zeros(7).bool())
         for r, e in zip(rewards, ended, strict=True)
     )
-    recorder = EpisodeRecorder(SimpleNamespace(num_envs=7, device="cpu", step=lambda _: next(steps)))
+    env = Scripted(7)
+    env.step = lambda _actions: next(steps)
+    recorder = EpisodeRecorder(env)
     finished, running, length = [], torch.zeros(7), torch.zeros(7)
     for t in range(130):
         recorder.step(None)
