@@ -22,7 +22,7 @@ from flowmbpo.models.diagnostics import distribution_scores, open_loop_error
 from flowmbpo.models.world_model import WorldModel
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.spec.schema import EnvSpec, Experiment
-from flowmbpo.training.builder import build_env, build_world_model
+from flowmbpo.training.builder import OBSERVATION_LIMIT, build_env, build_networks
 
 TRAIN, HELD_OUT, STEPS = 512, 64, 200  # environments, environments, control steps of each
 
@@ -32,7 +32,7 @@ def collect(spec: EnvSpec, num_envs: int, seed: int) -> tuple[Replay, Observatio
     env = build_env(spec, num_envs, seed, "cpu")
     sizes = {"num_envs": num_envs, "obs_dim": env.obs_dim, "action_dim": env.action_dim, "device": env.device}
     replay = Replay(capacity=num_envs * STEPS, **sizes)
-    normalizer = ObservationNormalizer(env.obs_dim, env.device, enabled=True)
+    normalizer = ObservationNormalizer(env.obs_dim, env.device, enabled=True, limit=OBSERVATION_LIMIT)
     generator = torch.Generator().manual_seed(seed)
     obs, action = env.reset().clone(), torch.zeros(num_envs, env.action_dim)
     for _ in range(STEPS):
@@ -50,7 +50,7 @@ def fit(experiment: Experiment, seed: int, updates: int, batch: int) -> dict[str
     held_out, _ = collect(experiment.env, HELD_OUT, 2000 + seed)
     torch.manual_seed(seed)
     env = experiment.env
-    model: WorldModel = build_world_model(experiment.world_model, env.observation_dim, env.action_dim)
+    model: WorldModel = build_networks(experiment.world_model, env.observation_dim, env.action_dim)
     generator = torch.Generator().manual_seed(seed)
     rate = experiment.train.wm_learning_rate
     optimizer = torch.optim.Adam(model.dynamics.parameters(), rate)

@@ -31,13 +31,13 @@ OBJECTIVES = {"matching": (True, False), "prediction": (False, True), "both": (T
 def sample_tau(how: str, action: Tensor, generator: torch.Generator | None) -> Tensor:
     """One tau per sample of action `[..., A]` -> `[..., 1]`.
 
-    `uniform` on [0, 1); `midpoint` 1/2; `early` 0 for half of them, where a single evaluation asks, else uniform.
+    `uniform` on [0, 1); `midpoint` 1/2; `early` 0 for seven of eight, where a single evaluation asks, else uniform.
     """
     shape = (*action.shape[:-1], 1)
     if how == "midpoint":
         return action.new_full(shape, 0.5)
     tau = torch.rand(shape, generator=generator, device=action.device, dtype=action.dtype)
-    return tau if how == "uniform" else (2 * tau - 1).clamp_min(0)
+    return tau if how == "uniform" else (8 * tau - 7).clamp_min(0)
 
 
 class VelocityField(nn.Module):

@@ -133,7 +133,7 @@ class FlowWorldModelSpec(LearnedWorldModel):
     integrator: IntegratorName = Field(description="ODE scheme of one control step")
     substeps: Annotated[int, Field(ge=1, le=64)] = Field(description="integration steps per control step")
     tau_sampling: Literal["uniform", "midpoint", "early"] = Field(
-        "uniform", description="tau of the matching loss; early: 0 for every other sample, where one evaluation asks"
+        "uniform", description="tau of the matching loss; early: 0 for seven of eight, where one evaluation asks"
     )
     velocity: Literal["linear", "endpoint", "shortcut"] = Field(
         "endpoint",
