@@ -21,7 +21,7 @@ from flowmbpo.algorithms.replay import Replay
 from flowmbpo.models.diagnostics import distribution_scores, open_loop_error
 from flowmbpo.models.world_model import WorldModel
 from flowmbpo.spec.registry import load_registry
-from flowmbpo.spec.schema import EnvSpec, Experiment
+from flowmbpo.spec.schema import EnvSpec, Experiment, SimulatorWorldModelSpec
 from flowmbpo.training.builder import OBSERVATION_LIMIT, build_env, build_networks
 
 TRAIN, HELD_OUT, STEPS = 512, 64, 200  # environments, environments, control steps of each
@@ -50,6 +50,7 @@ def fit(experiment: Experiment, seed: int, updates: int, batch: int) -> dict[str
     held_out, _ = collect(experiment.env, HELD_OUT, 2000 + seed)
     torch.manual_seed(seed)
     env = experiment.env
+    assert not isinstance(experiment.world_model, SimulatorWorldModelSpec), "the simulator has nothing to fit"
     model: WorldModel = build_networks(experiment.world_model, env.observation_dim, env.action_dim)
     generator = torch.Generator().manual_seed(seed)
     rate = experiment.train.wm_learning_rate
