@@ -41,7 +41,7 @@ def sweep(
     from flowmbpo.training.signals import plain_interrupt
 
     with plain_interrupt():
-        from flowmbpo.cli.finishing import PICTURES
+        from flowmbpo.api import PICTURES
         from flowmbpo.cli.progress import watcher
         from flowmbpo.training.session import RunOptions
         from flowmbpo.training.sweep import Interrupted, Sweep, read_space, search

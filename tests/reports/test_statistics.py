@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmbpo.reports import statistics
-from flowmbpo.reports.statistics import band, improvement, interquartile_mean, summarize_curve, verdict
+from flowmbpo.reports.statistics import band, improvement, interquartile_mean, stability_class, summarize_curve
 
 values = st.lists(st.floats(-1e4, 1e4).map(lambda value: round(value, 2)), min_size=2, max_size=8)
 
@@ -54,7 +54,7 @@ def test_stability_has_no_meaning_below_zero():
     [(1.0, "stable"), (0.6, "stable"), (0.59, "unstable"), (0.3, "unstable"), (0.29, "collapsed"), (None, None)],
 )
 def test_verdicts_at_their_limits(stability, word):
-    assert verdict(stability) == word
+    assert stability_class(stability) == word
 
 
 def test_iqm_is_the_mean_below_four_runs_and_trims_a_quarter_above():
