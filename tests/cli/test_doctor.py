@@ -72,3 +72,14 @@ def test_a_server_that_is_away_costs_no_run(doctor):
     assert checks["store"]["state"] == "bad"
     assert "flowmbpo sync" in checks["store"]["cure"]
     assert checks["clock"]["state"] == "not applicable"
+
+
+def test_a_slurm_that_does_not_answer_fails_no_run(doctor, tmp_path):
+    """Nor a job of this machine's own queue, which asks the same."""
+    for name in ("sbatch", "squeue", "sinfo"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    checks = doctor(PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert checks["slurm"]["state"] == "bad"
+    assert "controller" in checks["slurm"]["cure"]
+    assert not checks["slurm"]["fatal"]
