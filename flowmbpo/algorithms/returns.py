@@ -30,7 +30,7 @@ def segment_returns(
         if ended is not None:
             weight = torch.where(ended[t], 1.0, weight)
     closes = torch.zeros_like(rewards, dtype=torch.bool) if ended is None else ended.clone()
-    closes[-1] = True
+    closes[-1].fill_(True)  # an assigned number would be copied from the host
     ends = torch.where(closes, torch.stack(closing), 0.0)
     return (torch.stack(weights) * rewards).sum(0) + (ends * next_values).sum(0)
 
