@@ -168,6 +168,7 @@ def _command(
     from flowmbpo.tracking import code_state
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     os.chdir(folder)
     os.environ.pop("FLOWMBPO_REGISTRY", None)
     os.environ.update(environment)
