@@ -83,7 +83,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
 
 
 def _show_outcome(outcome: Outcome) -> None:
-    counted = f"{outcome.points:,} points and the weights of {outcome.checkpoints} checkpoints"
+    counted = f"{outcome.points:,} points and the weights of {outcome.checkpoints} checkpoint(s)"
     if outcome.equal:
         tables.out.print(f"equal to the bit: {counted}", highlight=False)
         return
@@ -94,6 +94,6 @@ def _show_outcome(outcome: Outcome) -> None:
         )
     tables.out.print(
         f"different: {len(outcome.different):,} of {outcome.points:,} points, weights of "
-        f"{len(outcome.different_checkpoints)} of {outcome.checkpoints} checkpoints",
+        f"{len(outcome.different_checkpoints)} of {outcome.checkpoints} checkpoint(s)",
         highlight=False,
     )

@@ -95,8 +95,10 @@ def read_space(path: Path, registry: Registry, name: str, overrides: Sequence[st
     """
     try:
         space = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"search space {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"search space {path} is not valid TOML: {error}") from None
     if not space:
         raise UserError(f"{path} names nothing to search")
     for key, form in space.items():

@@ -21,7 +21,7 @@ def test_a_run_is_trained_again_to_the_bit(work):
     assert not document["changes"]
     text = work.run("reproduce", "small/seed-3", "--check")
     assert "equal to the bit" in text
-    assert " 1 checkpoints" in text
+    assert " 1 checkpoint(s)" in text
     assert sorted(work.folder.iterdir()) == before
     (_,) = (work.folder / "runs").iterdir()  # no further seed
 

@@ -101,7 +101,7 @@ def test_a_continued_search_draws_other_values(tmp_path):
     ("space", "said"),
     [
         ("", "nothing to search"),
-        ("[", "cannot be read"),
+        ("[", "not valid TOML"),
         ('"train.horizn" = { choices = [16] }', "horizon"),
         ('"train.horizon" = { choices = [4] }', "horizon"),
         ('"train.num_envs" = { low = 4, high = 2 }', "low < high"),
@@ -113,3 +113,9 @@ def test_a_continued_search_draws_other_values(tmp_path):
 def test_wrong_spaces(work, space, said):
     (work.folder / "space.toml").write_text(space)
     assert said in work.run(*COMMAND, "--trials", 1, code=2)
+
+
+def test_a_missing_space(work):
+    said = work.run(*COMMAND, "--trials", 1, code=2)
+    assert "space.toml cannot be read: No such file or directory" in " ".join(said.split())
+    assert "Errno" not in said
