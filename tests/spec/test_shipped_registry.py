@@ -86,7 +86,7 @@ def test_the_plan_uses_the_recipe_that_learns(registry, name):
     assert (train.imagination, spec.critic.targets) == ("from_visited", "real")
     assert train.sequence_length >= train.horizon == 16
     assert train.wm_adam_betas == (0.9, 0.999)
-    assert train.regression == "raw"  # no centred latent has walked yet, five of five others have
+    assert train.regression == "centered"
     assert (spec.actor.units, spec.critic.units, spec.critic.ensemble) == ((400, 200, 100), (400, 200), 3)
 
 
