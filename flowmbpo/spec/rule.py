@@ -1,39 +1,47 @@
-"""What a rule between keys is: a function of resolved values that says what is wrong with them.
+"""What a rule between keys is: the key that is to blame, a condition on resolved values, and what is said.
 
-A rule is skipped when one of its keys is missing or was refused already, so a file's other mistakes never hide it. Most
-are one line of a table (`requirements`). The rules are in `model_rules` and `training_rules`.
+A rule is skipped when a key that it reads is missing or was refused already, so a file's other mistakes never hide it.
+The rules are in `model_rules` and `training_rules`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
+Severity = Literal["error", "warning"]
 
-class Absent(KeyError):
+
+class Absent(Exception):
     """A rule asked for a key that has no sound value."""
 
 
-class Values(Mapping[str, Any]):
-    """Resolved values by dotted key."""
+class Values:
+    """Resolved values as `v.train.horizon` or `v["train.horizon"]`; `read` are the keys that were asked for."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values
+        self.read: dict[str, None] = {}
 
     def __getitem__(self, key: str) -> Any:
-        try:
-            return self._values[key]
-        except KeyError:
-            raise Absent(key) from None
+        if key not in self._values:
+            raise Absent(key)
+        self.read[key] = None
+        value = self._values[key]
+        return tuple(value) if isinstance(value, list) else value
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+    def __getattr__(self, section: str) -> Any:
+        return _Section(self, section)
 
-    def __len__(self) -> int:
-        return len(self._values)
+
+class _Section:
+    def __init__(self, values: Values, name: str) -> None:
+        self._values, self._name = values, name
+
+    def __getattr__(self, key: str) -> Any:
+        return self._values[f"{self._name}.{key}"]
 
 
 @dataclass(frozen=True)
@@ -43,52 +51,62 @@ class Violation:
     key: str
     message: str
     hint: str = ""
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
     also: tuple[str, ...] = ()
 
 
-Rule = Callable[[Values], Iterator[Violation]]
+@dataclass(frozen=True)
+class Rule:
+    """`key` is wrong where `broken` says so; whoever wrote another key that it read may be to blame as well.
+
+    `message` and `hint` are filled in with the values, `{v.train.horizon}`, and with the figures that `broken` may
+    return as a dict.
+    """
+
+    key: str
+    broken: Callable[[Values], object]
+    message: str
+    hint: str = ""
+    severity: Severity = "error"
+
+    def judge(self, values: Mapping[str, object]) -> Violation | None:
+        """What is wrong with the values, by dotted key. Raises Absent."""
+        v = Values(values)
+        found = self.broken(v)
+        if not found:
+            return None
+        also = tuple(key for key in v.read if key != self.key)
+        figures = found if isinstance(found, dict) else {}
+        message, hint = (text.format(v=v, **figures) for text in (self.message, self.hint))
+        return Violation(self.key, message, hint, self.severity, also)
 
 
-def requirements(
-    table: Mapping[tuple[str, Any], Mapping[str, tuple[Any, ...]]], severity: Literal["error", "warning"] = "error"
-) -> list[Rule]:
+Allowed = Mapping[tuple[str, object], Mapping[str, tuple[object, ...]]]
+
+
+def requirements(table: Allowed, severity: Severity = "error") -> list[Rule]:
     """A rule for each line of `table`: (another key, its value) -> key -> the values allowed there, and the reason.
 
     With the severity "warning" the key has no effect there, and only its default is as good as none.
     """
     return [
-        partial(_require, where, key, allowed, reason, severity)
-        for where, keys in table.items()
+        _requirement(other, value, key, allowed, str(reason), severity)
+        for (other, value), keys in table.items()
         for key, (*allowed, reason) in keys.items()
     ]
 
 
-def _require(
-    where: tuple[str, Any],
-    key: str,
-    allowed: Sequence[Any],
-    reason: str,
-    severity: Literal["error", "warning"],
-    v: Values,
-) -> Iterator[Violation]:
-    other, value = where
-    given = tuple(v[key]) if isinstance(v[key], list) else v[key]
-    if v[other] != value or given in allowed:
-        return
+def _requirement(
+    other: str, value: object, key: str, allowed: Sequence[object], reason: str, severity: Severity
+) -> Rule:
     *words, last = map(_word, allowed)
-    choices = f"{', '.join(words)} or {last}" if words else last
-    said, hint = f"must be {choices}", f"use {key.rpartition('.')[2]} = {json.dumps(allowed[0])}, or another {other}"
+    said = f"must be {', '.join(words)} or {last}" if words else f"must be {last}"
+    hint = f"use {key.rpartition('.')[2]} = {json.dumps(allowed[0])}, or another {other}"
     if severity == "warning":
         said, hint = "has no effect", "remove the key"
-    yield Violation(key, f"{said} where {other} = {_word(value)}: {reason}", hint, severity, also=(other,))
+    message = f"{said} where {other} = {_word(value)}: {reason}"
+    return Rule(key, lambda v: v[other] == value and v[key] not in allowed, message, hint, severity)
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     return "empty" if value == () else f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def sequence_length(v: Values) -> tuple[str, int]:
-    """The key that says how many transitions a learnt sequence has, and how many."""
-    given = v["train.wm_sequence_length"]
-    return ("train.horizon", v["train.horizon"]) if given is None else ("train.wm_sequence_length", given)

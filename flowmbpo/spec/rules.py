@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
 
 from flowmbpo.spec import model_rules, training_rules
-from flowmbpo.spec.rule import Absent, Values, Violation
+from flowmbpo.spec.rule import Absent, Violation
 
 RULES = (*model_rules.RULES, *training_rules.RULES)
 
 
-def judge(values: Mapping[str, Any]) -> list[Violation]:
+def judge(values: Mapping[str, object]) -> list[Violation]:
     """All that is wrong with the resolved values, given by dotted key."""
-    given = Values(values)
     found: list[Violation] = []
     for rule in RULES:
-        try:
-            found.extend(rule(given))
-        except Absent:
-            continue
+        with suppress(Absent):
+            if violation := rule.judge(values):
+                found.append(violation)
     return found
