@@ -6,6 +6,7 @@ is measured for a tenth of a second: within a factor of two, which tells minutes
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.registry import Registry
 from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec
 from flowmbpo.tracking.metrics import EPOCH_SECONDS
+from flowmbpo.tracking.provenance import usable_cpus
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import resolve_store
@@ -79,20 +81,24 @@ def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[R
         return Forecast(spec.name, count, None, f"it has not run on a {device or 'GPU'} yet{expected}")
     work = estimate(spec).epoch_gflop
     seconds = (_FIXED_GFLOP + _PER_GFLOP * work) / gigaflops()
-    return Forecast(spec.name, count, seconds, f"estimated for this CPU, from {tables.cell(work)} GFLOP an epoch")
+    busy, cpus = os.getloadavg()[0], usable_cpus()
+    shared = f"; {busy:,.0f} processes share its {cpus} core(s) now, so it takes longer" if busy > 1.5 * cpus else ""
+    basis = f"estimated for this CPU when it is idle, from {tables.cell(work)} GFLOP an epoch{shared}"
+    return Forecast(spec.name, count, seconds, basis)
 
 
 @cache
 def gigaflops() -> float:
-    """Speed of this machine's CPU in matrix products of a network's size, GFLOP/s."""
+    """Speed of a core of this machine in matrix products of a network's size, GFLOP/s. Time in which others had the
+    core does not count."""
     import numpy as np
 
     a, b = np.ones((1024, 512), np.float32), np.ones((512, 512), np.float32)
-    begun, best = time.perf_counter(), float("inf")
-    while time.perf_counter() - begun < 0.1:
-        start = time.perf_counter()
+    begun, best = time.process_time(), float("inf")
+    while time.process_time() - begun < 0.1:
+        start = time.process_time()
         a @ b
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return 2 * a.size * b.shape[1] / best / 1e9
 
 

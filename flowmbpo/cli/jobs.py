@@ -10,6 +10,7 @@ import typer
 
 from flowmbpo.cli import streams, tables
 from flowmbpo.cli.options import JsonOption, TrackingOption
+from flowmbpo.cli.patience import patiently
 from flowmbpo.cli.progress import duration
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.layout import JOBS
@@ -48,7 +49,7 @@ def jobs(
         while watch and any(row.active for row in rows) and not streams.nobody_reads():
             time.sleep(interval)
             before = rows
-            rows, hours = _rows(everything, tracking_uri)
+            rows, hours = patiently(interval, _rows, everything, tracking_uri)
             if tables.on_terminal(tables.out):
                 tables.out.clear()
                 _print(rows, hours)

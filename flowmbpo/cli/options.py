@@ -73,6 +73,10 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def accepting(**arguments: Any) -> None:
+        if "registry" in missing and (path := arguments["registry"]):
+            from flowmbpo.spec import document
+
+            document.read(path)  # a path that leads nowhere is a mistake wherever it stands
         command(**{name: value for name, value in arguments.items() if name not in missing})
 
     extra = [

@@ -77,7 +77,11 @@ def run(
         from flowmbpo.spec.registry import load_registry
 
         found = load_registry(registry)
+        from flowmbpo.spec.schema import check_recorded
+
         chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
+        for experiment in chosen:
+            check_recorded(experiment.train.pretrain)
         plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
     if dry_run:
         _check_options(device, tracking_uri, resume)

@@ -186,12 +186,14 @@ def _plans(
 ) -> list[Plan]:
     from flowmbpo.cluster import request
     from flowmbpo.cluster.planning import Plan
+    from flowmbpo.spec.schema import check_recorded
 
     mine = request.cluster_file(file)
     table = request.read_cluster_file(mine)
     plans = []
     for name in names:
         resolved = registry.resolve(name, overrides)
+        check_recorded(resolved.spec.train.pretrain)
         for warning in resolved.warnings:
             _warn(str(warning))
         wanted = request.job_request(resolved.spec.resources, table, asked, str(mine))

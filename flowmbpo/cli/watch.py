@@ -10,12 +10,14 @@ import typer
 from flowmbpo.cli import curve, streams, tables
 from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import TrackingOption
+from flowmbpo.cli.patience import patiently
 from flowmbpo.cli.progress import duration
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EVALUATED_REWARD
 from flowmbpo.tracking.reader import Reader, open_reader, select_run
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.recovery import current_runs
 
+METRICS = (EPISODE_REWARD, EPOCH, ENV_STEPS_PER_SECOND, EVALUATED_REWARD)
 _HEIGHT = 14
 
 
@@ -49,20 +51,19 @@ def _live(reader: Reader, run: RunRecord, interval: float) -> None:
     with Live(console=tables.out, auto_refresh=False) as display:
         while True:
             width = max(20, tables.out.width - 1)
-            display.update(
-                Text("\n".join([headline(run), *curve.draw(points(reader, run), width, _HEIGHT)])), refresh=True
-            )
+            shown = patiently(interval, points, reader, run)
+            display.update(Text("\n".join([headline(run), *curve.draw(shown, width, _HEIGHT)])), refresh=True)
             if run.status != "RUNNING" or streams.nobody_reads():
                 return
             time.sleep(interval)
-            run = _latest(reader, run)
+            run = patiently(interval, _latest, reader, run)
 
 
 def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
     """One line per point of R, in between how far a long phase is, then one for the end."""
     shown, phase = -1, ""
     while True:
-        frame = reader.curves([run], [EPISODE_REWARD, EPOCH, ENV_STEPS_PER_SECOND, EVALUATED_REWARD])
+        frame = patiently(interval, reader.curves, [run], METRICS)
         table = frame[frame["step"] > shown].pivot(index="step", columns="metric", values="value")
         for row in table.reset_index().to_dict("records"):
             if row.get(EPISODE_REWARD) == row.get(EPISODE_REWARD) or row.get(EVALUATED_REWARD) == row.get(
@@ -79,7 +80,7 @@ def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
         if run.status != "RUNNING" or streams.nobody_reads():
             return
         time.sleep(interval)
-        run = _latest(reader, run)
+        run = patiently(interval, _latest, reader, run)
 
 
 def points(reader: Reader, run: RunRecord) -> list[curve.Point]:

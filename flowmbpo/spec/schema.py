@@ -8,10 +8,12 @@ depends on another key: everything else follows from these classes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
 
 from pydantic import Field
 
+from flowmbpo.errors import UserError
 from flowmbpo.spec.extensions import EnvExtension, WorldModelExtension, extensions
 from flowmbpo.spec.sections import (
     AdamBeta,
@@ -243,6 +245,13 @@ class PretrainSpec(Section):
     updates: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         description="world-model updates on it, instead of wm_first_updates"
     )
+
+
+def check_recorded(pretrain: PretrainSpec | None) -> None:
+    """Raises UserError where the file is missing."""
+    if pretrain and not Path(pretrain.data).is_file():
+        data = pretrain.data
+        raise UserError(f"train.pretrain.data: there is no file {data}; `flowmbpo record RUN --out {data}` makes one")
 
 
 class TrainSpec(Section):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +79,7 @@ def build_held_out(env: Any, episodes: int) -> HeldOut:
 def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator) -> PWM:
     """The learner on `env`, its networks on the environment's device with weights from Torch's global generator."""
     train = experiment.train
-    recorded = read_recorded(Path(train.pretrain.data), env, experiment.env) if train.pretrain else None
+    recorded = read_recorded(train.pretrain, env, experiment.env) if train.pretrain else None
     observations, reward_scale = build_normalizers(experiment, env.device)
     return PWM(
         env=env,

@@ -14,7 +14,7 @@ from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import BrokenFile, output_file
 from flowmbpo.runs.tensors import open_tensors, write_tensors
-from flowmbpo.spec.schema import EnvSpec
+from flowmbpo.spec.schema import EnvSpec, PretrainSpec, check_recorded
 
 FORMAT = "flowmbpo episodes 1"
 
@@ -26,10 +26,10 @@ def write_recorded(path: Path, episodes: HeldOut, env: EnvSpec, about: Mapping[s
         write_tensors(temporary, episodes.state_dict(), words)
 
 
-def read_recorded(path: Path, env: Any, spec: EnvSpec) -> HeldOut:
-    """The episodes in `path`, on the device of `env`. Raises UserError where it is missing, broken or foreign."""
-    if not path.is_file():
-        raise UserError(f"train.pretrain.data: there is no file {path}; `flowmbpo record RUN --out {path}` makes one")
+def read_recorded(pretrain: PretrainSpec, env: Any, spec: EnvSpec) -> HeldOut:
+    """The recorded episodes, on the device of `env`. Raises UserError where it is missing, broken or foreign."""
+    check_recorded(pretrain)
+    path = Path(pretrain.data)
     try:
         with open_tensors(path) as file:
             words = file.metadata() or {}

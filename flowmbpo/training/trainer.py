@@ -93,6 +93,7 @@ class Trainer:
         self._collapsed = False  # and the spec says that this ends the run
         self._elapsed_before = 0.0  # seconds of training before this process resumed it
         self._started = self._resumable_at = time.monotonic()
+        self._ended: float | None = None
         self._saved = -1  # epoch of the newest resumable state
         self._refused = 0
         self._tracked = tracker.seconds
@@ -107,6 +108,8 @@ class Trainer:
         """Run until the last epoch, the time limit or a signal. Raises WorkFailed when training diverged."""
         spec = self.experiment
         self._started = self._resumable_at = time.monotonic()
+        if self.epoch >= self.stop_epoch:  # evaluating once more is no training
+            self._ended = self._started
         evaluated = -1
         while self.epoch < self.stop_epoch and not (self.stop or self._collapsed or self._out_of_time()):
             if not self._run_epoch():
@@ -126,6 +129,7 @@ class Trainer:
             self._evaluate()
         elif self.stop and not kept:
             self.checkpoints.write(self.algorithm.deployable_state(), self.epoch, self.env_steps, None)
+        self._ended = self._ended or time.monotonic()
         if self._saved != self.epoch or unfinished:
             self.save()
 
@@ -136,7 +140,7 @@ class Trainer:
     @property
     def elapsed(self) -> float:
         """Seconds of training, those before a resume included."""
-        return self._elapsed_before + time.monotonic() - self._started
+        return self._elapsed_before + (self._ended or time.monotonic()) - self._started
 
     def _out_of_time(self) -> bool:
         return self.time_limit is not None and time.monotonic() - self._started >= self.time_limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,8 @@ from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.metrics import EPOCH_SECONDS
 from flowmbpo.tracking.records import Latest, RunRecord
+
+MEASURED = forecast.gigaflops.__wrapped__
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +88,17 @@ def test_what_was_measured_counts_more_than_what_is_estimated():
     ]
     assert forecast.forecast(spec, 10, "cpu", others).basis.startswith("estimated")
     assert forecast.forecast(spec, 10, "L40S", others).seconds == pytest.approx(90.0)
+
+
+def test_a_machine_that_others_use_is_not_taken_for_a_slow_one(monkeypatch):
+    alone, clock = MEASURED(), time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: 10 * clock())  # most of it is waiting
+    assert MEASURED() > alone / 4
+    spec = load_registry(None).resolve("quickstart").spec
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.2, 0.0, 0.0))
+    assert "1,000 processes share" in forecast.forecast(spec, None, "cpu", []).basis
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert "share" not in forecast.forecast(spec, None, "cpu", []).basis
 
 
 @pytest.mark.parametrize(

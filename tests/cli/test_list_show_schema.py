@@ -95,6 +95,13 @@ def test_show_the_same_twice(flowmbpo):
     assert "differ in nothing" in outcome.err
 
 
+@pytest.mark.parametrize("command", ["schema", "runs"])
+def test_a_registry_that_is_not_there_is_said_also_where_it_is_not_needed(flowmbpo, command, tmp_path):
+    done = flowmbpo(command, "--registry", tmp_path / "nope.toml")
+    assert (done.code, done.out) == (2, "")
+    assert f"{tmp_path / 'nope.toml'}: no such file" in " ".join(done.err.split())
+
+
 def test_schema_is_json(flowmbpo):
     assert "experiments" in flowmbpo("schema").json()["properties"]
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+PRETRAIN = ["--set", 'train.pretrain={data="nope.safetensors",updates=1}']
+
 
 def dry(*arguments, cwd):
     return subprocess.run(
@@ -27,6 +29,7 @@ def dry(*arguments, cwd):
         (["pointmass", "--set", "train.horizon=4"], "horizon"),
         (["pointmass", "--seeds", "0,0"], "twice"),
         (["pointmass", "--time-limit", "soon"], "soon"),
+        (["pointmass", *PRETRAIN], "there is no file nope.safetensors"),
         ([], "name at least one"),
     ],
 )

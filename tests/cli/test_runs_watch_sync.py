@@ -4,11 +4,13 @@ import json
 import shutil
 import sqlite3
 import sys
+from dataclasses import replace
 
 import pytest
 
-from flowmbpo.cli import curve
+from flowmbpo.cli import curve, watch
 from flowmbpo.cli.app import main
+from flowmbpo.errors import WorkFailed
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
 
@@ -117,6 +119,28 @@ def test_watch_on_a_pipe_prints_the_points_and_ends_with_the_run(folder, flowmbp
     assert lines[49] == "102,400 env steps  epoch 50  R 1,000"
     assert "quickstart seed 1" in lines[50]
     assert "FINISHED" in lines[50]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_watching_outlives_a_server_that_is_away(folder, flowmbpo, monkeypatch, terminal):
+    newest = [watch.select_run(watch.current_runs(watch.open_reader(f"sqlite:///{folder}/mlflow.db")), "quickstart")]
+    away = WorkFailed("http://server:5000: connection refused")
+    answers = iter([[replace(newest[0], status="RUNNING")], away, away, newest])
+
+    def current_runs(reader):
+        answer = next(answers)
+        if isinstance(answer, WorkFailed):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(watch, "current_runs", current_runs)
+    monkeypatch.setattr(watch.tables, "on_terminal", lambda _: terminal)
+    code, out, err = flowmbpo(
+        "watch", "quickstart", "--interval", 0.2, "--tracking-uri", f"sqlite:///{folder}/mlflow.db"
+    )
+    assert code == 0
+    assert "FINISHED" in out
+    assert err.count("connection refused; asked again every 0.2 s") == 1
 
 
 def test_sync_of_a_run_that_never_saw_its_server(folder, flowmbpo, tmp_path, monkeypatch):

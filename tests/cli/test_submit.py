@@ -139,6 +139,7 @@ def test_a_local_dry_run_prints_commands(cli):
         (["--resume", "abc"], "holds no run"),
         (["--resume", "../etc"], "is not a run id"),
         (["first", "--tracking-uri", "ftp://x"], "not supported"),
+        (["first", "--set", 'train.pretrain={data="nope.safetensors",updates=1}'], "there is no file nope.safetensors"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_submitted(cli, tmp_path, arguments, message):
@@ -229,6 +230,22 @@ touch {tmp_path}/looked"""
     assert shown.count("GPU hours") == 2
     assert shown.splitlines()[-2].split()[1::2] == ["first", "12", "2"]
     assert "leave one of them out" in cli("jobs", "--watch", "--json", code=2).stderr
+
+
+def test_watching_jobs_outlives_a_silent_slurm(cli, tmp_path):
+    """Two looks in the middle are not answered: said once, and asked again."""
+    looks = f"""echo >> {tmp_path}/looks
+case $(wc -l < {tmp_path}/looks) in
+1) echo '8_0|PENDING|Priority|' ;;
+2|3) echo 'Unable to contact slurm controller' >&2; exit 1 ;;
+*) echo '8_0|COMPLETED|None|n7' ;;
+esac"""
+    cli.slurm(sbatch="echo Submitted batch job 8", squeue=looks)
+    cli("submit", "first")
+    watched = cli("jobs", "--watch", "--interval", "1")
+    assert [word for word in watched.stdout.split() if word in ("PENDING", "COMPLETED")] == ["PENDING", "COMPLETED"]
+    assert watched.stderr.count("Unable to contact slurm controller") == 1
+    assert "asked again every 1 s" in watched.stderr
 
 
 def test_jobs_say_when_slurm_is_silent(cli):

@@ -127,6 +127,17 @@ def test_nothing_to_resume(run):
     assert "has no resumable state" in refused(run)
 
 
+def test_a_finished_run_that_is_resumed_has_trained_no_longer(work):
+    def seconds(*arguments):
+        text = work.run("run", *arguments, "--epochs", 3, "--device", "cpu", "--json")
+        return json.loads(text[text.index("[\n") :])[0]["wall_seconds"]
+
+    trained = seconds("small")
+    again = seconds("--resume", work.run_id)
+    assert 0 < again <= trained
+    assert seconds("--resume", work.run_id) == again
+
+
 @pytest.mark.parametrize("change", [{"experiment": {}}, {"seed": None}, {"overrides": ["nonsense"]}])
 def test_a_foreign_manifest(run, change):
     manifest = json.loads(manifest_of(run).read_text())

@@ -9,7 +9,7 @@ from tiny import tiny
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import UserError
 from flowmbpo.runs.tensors import read_tensors, write_tensors
-from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
+from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec, PretrainSpec
 from flowmbpo.training.builder import build
 from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.recorded import read_recorded, write_recorded
@@ -46,6 +46,10 @@ def data(tmp_path, episodes):
     return path
 
 
+def from_file(path) -> PretrainSpec:
+    return PretrainSpec(data=str(path), updates=1)
+
+
 def test_each_environment_keeps_its_size_of_noise(episodes):
     actions = episodes.state_dict()["actions"]
     assert not actions[:, ::2].any()
@@ -54,7 +58,7 @@ def test_each_environment_keeps_its_size_of_noise(episodes):
 
 
 def test_what_is_written_is_read_back(data, env, episodes):
-    found = read_recorded(data, env, SPEC)
+    found = read_recorded(from_file(data), env, SPEC)
     assert found.transitions == episodes.transitions > 0
     one, other = (e.sample(8, 4, torch.Generator().manual_seed(1)) for e in (episodes, found))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -73,21 +77,21 @@ def test_wrong_files_are_one_message(tmp_path, data, env):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(UserError, match=r"train\.pretrain\.data.*flowmbpo record"):
-            read_recorded(path, env, SPEC)
+            read_recorded(from_file(path), env, SPEC)
     foreign = tmp_path / "foreign.safetensors"
     write_tensors(foreign, {"rewards": torch.zeros(3, 2)})
     with pytest.raises(UserError, match="format is 'unknown'"):
-        read_recorded(foreign, env, SPEC)
+        read_recorded(from_file(foreign), env, SPEC)
     with pytest.raises(UserError, match="another environment"):
-        read_recorded(data, env, AntEnvSpec())
+        read_recorded(from_file(data), env, AntEnvSpec())
     with pytest.raises(UserError, match="another environment"):
-        read_recorded(data, env, PointMassEnvSpec(episode_length=SPEC.episode_length + 1))
+        read_recorded(from_file(data), env, PointMassEnvSpec(episode_length=SPEC.episode_length + 1))
     tensors = read_tensors(data)
     tensors["actions"] = tensors["actions"][..., :0]
     write_recorded_tensors = {"format": "flowmbpo episodes 1", "env": SPEC.model_dump_json()}
     write_tensors(foreign, tensors, write_recorded_tensors)
     with pytest.raises(UserError, match="actions is"):
-        read_recorded(foreign, env, SPEC)
+        read_recorded(from_file(foreign), env, SPEC)
 
 
 def test_pretraining_comes_before_the_first_real_step_and_only_once(data):
