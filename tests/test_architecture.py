@@ -196,7 +196,7 @@ def test_training_never_imports_torchs_compiler():
         "for epoch in range(2):\n"
         "    algorithm.begin_epoch(epoch)\n"
         "    for _, phase in algorithm.phases: phase()\n"
-        "print(algorithm.world_model_updates, 'torch._dynamo' in sys.modules)"
+        "print(algorithm.model_learner.updates, 'torch._dynamo' in sys.modules)"
     )
     folder = Path(__file__).parent / "training"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder)

@@ -80,7 +80,7 @@ def test_every_phase_runs_without_a_value(monkeypatch, name, overrides):
             assert all(value.device == META and value.ndim == 0 for value in statistics.values())
             ran |= {phase} if statistics else set()
     assert ran == {phase for phase, _ in algorithm.phases}
-    assert algorithm.world_model_updates > 0
+    assert algorithm.model_learner.updates > 0
     assert all(parameter.device == META for parameter in algorithm.world_model.parameters())
 
 

@@ -39,7 +39,7 @@ def measure(learner: PWM, held_out: HeldOut) -> dict[str, Tensor]:
 
     `held_out` holds real episodes of the policy under evaluation, none of which enters training.
     """
-    metrics = {"model/velocity_evaluations": torch.tensor(float(learner.dynamics_evaluations))}
+    metrics = {"model/velocity_evaluations": torch.tensor(float(dynamics_evaluations(learner)))}
     generator = torch.Generator(learner.device).manual_seed(0)
     batch = held_out.sample(SEQUENCES, max(HORIZONS), generator)
     if batch is None:
@@ -66,6 +66,18 @@ def measure(learner: PWM, held_out: HeldOut) -> dict[str, Tensor]:
     return metrics
 
 
+def dynamics_evaluations(learner: PWM) -> int:
+    """Evaluations of the dynamics network per epoch, one per state: what flows with more substeps pay for."""
+    imagined = learner.actor_spec.updates * _rollouts_per_actor_update(learner) * learner.train.horizon
+    imagining = imagined * learner.world_model.dynamics.evaluations_per_step
+    return round(imagining + learner.model_learner.dynamics_evaluations)
+
+
+def _rollouts_per_actor_update(learner: PWM) -> int:
+    alongside = learner.train.imagination == "alongside"
+    return learner.train.num_envs if alongside else learner.actor_spec.imagined_batch_size
+
+
 @torch.no_grad()
 def _model_errors(learner: PWM, obs: Tensor, actions: Tensor, rewards: Tensor) -> dict[str, Tensor]:
     model = learner.world_model
@@ -83,7 +95,8 @@ def _actor_gradient_snr(learner: PWM, states: Tensor, generator: torch.Generator
 
     From `GRADIENTS` estimates of fewer rollouts each; the ratio grows with their number. states: `[S, O]`.
     """
-    rollouts = max(1, learner.rollouts_per_actor_update // GRADIENTS)
+    update = _rollouts_per_actor_update(learner)
+    rollouts = max(1, update // GRADIENTS)
     actor, parameters = learner.actor, list(learner.actor.parameters())
     gradients = []
     with frozen(learner.world_model, learner.critic):
@@ -101,4 +114,4 @@ def _actor_gradient_snr(learner: PWM, states: Tensor, generator: torch.Generator
             returns = segment_returns(imagined.rewards, imagined.continues, values, gamma=learner.train.gamma)
             gradient = torch.autograd.grad(returns.mean(), parameters, allow_unused=True, materialize_grads=True)
             gradients.append(torch.cat([part.flatten() for part in gradient]))
-    return gradient_snr(torch.stack(gradients)) * (learner.rollouts_per_actor_update / rollouts)
+    return gradient_snr(torch.stack(gradients)) * (update / rollouts)

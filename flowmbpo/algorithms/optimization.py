@@ -1,9 +1,9 @@
-"""One optimiser step that refuses what is not finite, and the learning-rate schedule."""
+"""One optimiser step that refuses what is not finite, the learning-rate schedule, the precision of forward passes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -97,3 +97,8 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def autocast(precision: Literal["float32", "bfloat16"], device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass on `device` in this precision."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16)

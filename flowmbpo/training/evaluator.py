@@ -6,29 +6,16 @@ The world model's own prediction of the same episodes is reported beside the res
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
+from flowmbpo.algorithms.contract import Policy
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.envs.contract import Env
 from flowmbpo.tracking.evaluations import EvaluationProtocol
 
 VERSION = 1  # raised whenever the numbers of an evaluation could change; older results are then out of date
 _SYNC_EVERY = 25  # control steps between looks at whether every episode has ended
-
-
-class Policy(Protocol):
-    """A deterministic policy for a batch of environments."""
-
-    def begin(self, num_envs: int) -> None:
-        """Forget whatever was remembered of earlier episodes."""
-        ...
-
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions (B, A) in [-1, 1] for observations (B, O), and the model's predicted rewards (B,)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.contract import Policy
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.envs.contract import Env
 from flowmbpo.envs.scenes import Scene, scene_of
@@ -19,7 +20,7 @@ from flowmbpo.runs import checkpoint
 from flowmbpo.runs.episode import Episode, Outcome
 from flowmbpo.spec.identity import run_name
 from flowmbpo.training import builder, loading
-from flowmbpo.training.evaluator import Evaluation, Evaluator, Policy
+from flowmbpo.training.evaluator import Evaluation, Evaluator
 
 
 def episode_of_checkpoint(folder: Path, device: str, seed: int | None = None, steps: int | None = None) -> Episode:

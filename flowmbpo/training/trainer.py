@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.contract import Algorithm
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs.journal import PHASE_TAG
@@ -18,7 +18,7 @@ from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.devices import peak_memory
 from flowmbpo.training.episodes import EpisodeRecorder
-from flowmbpo.training.evaluator import Evaluator, Policy
+from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.progress import Progress, Watcher
 from flowmbpo.training.seeding import random_states, restore_random_states
@@ -27,31 +27,6 @@ from flowmbpo.training.signals import StopRequest
 PATIENCE_SECONDS = 2.0  # a phase that is younger goes on to its end
 PHASE_SECONDS = 10.0  # between two words about a long one
 RESUMABLE_SECONDS = 600.0  # a kill -9 loses at most this much training, or what came after the last checkpoint_interval
-
-
-class Algorithm(Protocol):
-    """What the loop needs of a learning algorithm; statistics are detached 0-d tensors by metric name."""
-
-    env_steps_per_epoch: int
-    tick: Callable[[int, int], bool]
-    """Called inside long phases with what is done of how much; False interrupts the phase."""
-    unfinished: str
-    """The phase that was interrupted, and that `phases` therefore begin with; empty between epochs."""
-
-    @property
-    def nonfinite(self) -> Mapping[str, Tensor]:
-        """Refused updates and bad values so far, by where they arose."""
-        ...
-
-    def begin_epoch(self, epoch: int) -> None: ...
-    def counters(self) -> dict[str, float]: ...
-    @property
-    def phases(self) -> Sequence[tuple[str, Callable[[], dict[str, Tensor]]]]: ...
-    def diagnose(self, held_out: HeldOut) -> dict[str, Tensor]: ...
-    def policy(self) -> Policy: ...
-    def deployable_state(self) -> dict[str, Any]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Trainer:
@@ -99,7 +74,7 @@ class Trainer:
         self._tracked = tracker.seconds
         self._phase, self._phase_started = "", 0.0
         self._announced_at = 0.0  # when a long phase was last heard of; 0 where none was since the last point
-        algorithm.tick = self._may_go_on
+        algorithm.interrupt_with(self._may_go_on)
         self._reset_sums()
 
     # --- the loop ----------------------------------------------------------------------------------------------------

@@ -192,11 +192,11 @@ def test_velocity_evaluations_are_those_that_an_epoch_makes(form, kind):
     elif kind == "shortcut":
         flow = {"integrator": "euler", "substeps": 2, "tau_sampling": "uniform"}
         model.dynamics = ShortcutDynamics(**sizes, **flow, residual=False)
-    algorithm.optimizers["world_model"] = GuardedAdam(
+    algorithm.model_learner.optimizer = GuardedAdam(
         list(model.parameters()), learning_rate=1e-3, betas=(0.7, 0.95), grad_norm=1.0
     )
     part = "trunk" if kind == "mlp" else "velocity"
-    algorithm._caught_up = True  # so that the actor does not rest
+    algorithm.model_learner.caught_up = True  # so that the actor does not rest
     counter = Counter(getattr(model.dynamics, part))
     setattr(model.dynamics, part, counter)
     run_epochs(algorithm, 0, 1)

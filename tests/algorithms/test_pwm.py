@@ -2,6 +2,7 @@
 
 import copy
 import math
+import operator
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_when_the_many_first_model_updates_come(key, updates):
     counts = []
     for epoch in range(5):
         run_epochs(algorithm, epoch, epoch + 1)
-        counts.append(algorithm.world_model_updates)
+        counts.append(algorithm.model_learner.updates)
     assert counts == updates
 
 
@@ -104,7 +105,7 @@ def test_actor_and_critic_rest_until_the_models_many_first_updates(imagination):
     for epoch in range(4):
         run_epochs(algorithm, epoch, epoch + 1)
         assert all(same(old, getattr(algorithm, name)) for name, old in before.items()), epoch
-    assert algorithm.world_model_updates == 2 * 3 + 3
+    assert algorithm.model_learner.updates == 2 * 3 + 3
     run_epochs(algorithm, 4, 5)
     assert not any(same(old, getattr(algorithm, name)) for name, old in before.items())
 
@@ -128,8 +129,8 @@ def test_the_first_reward_loss_is_about_the_variance_of_the_scaled_reward(regres
     loss = run_epochs(algorithm, 0, 1)["train/reward_loss"]
     assert (0.3 < loss < 3.0) if centered else (loss > 100.0)
     run_epochs(algorithm, 1, 2)  # the critic's first
-    assert (algorithm.value_targets.mean > 100.0) == centered  # an untrained raw head imagines no reward
-    assert algorithm.critic.offset == (algorithm.value_targets.mean.float() if centered else 0.0)
+    assert (algorithm.critic_learner.moments.mean > 100.0) == centered  # an untrained raw head imagines no reward
+    assert algorithm.critic.offset == (algorithm.critic_learner.moments.mean.float() if centered else 0.0)
 
 
 def test_regression_is_centered_again_after_a_restart():
@@ -161,8 +162,9 @@ def test_resume_is_bit_exact(variant, split):
     assert statistics.keys() == expected.keys()
     found = run_epochs(second, last, last + 1)
     assert {name: value.item() for name, value in found.items()} == {n: v.item() for n, v in expected.items()}
-    for name in ("world_model", "actor", "critic", "average_actor"):
-        assert same(weights(getattr(whole, name)), getattr(second, name)), name
+    for name in ("world_model", "actor", "critic", "actor_learner.average"):
+        get = operator.attrgetter(name)
+        assert same(weights(get(whole)), get(second)), name
     for name, tensor in whole.collector.replay.state_dict().items():
         assert torch.equal(tensor, second.collector.replay.state_dict()[name]), name
 
@@ -315,14 +317,14 @@ def test_bfloat16_trains_and_keeps_float32_weights():
 def test_the_averaged_policy_lags_behind_and_is_the_one_deployed():
     algorithm = learner(**VARIANTS["grounded"])
     run_epochs(algorithm, 0, 3)
-    before, actor = weights(algorithm.average_actor), weights(algorithm.actor)
+    before, actor = weights(algorithm.actor_learner.average), weights(algorithm.actor)
     run_epochs(algorithm, 3, 4)
     for old, new, source in zip(
-        before, algorithm.average_actor.parameters(), algorithm.actor.parameters(), strict=True
+        before, algorithm.actor_learner.average.parameters(), algorithm.actor.parameters(), strict=True
     ):
         torch.testing.assert_close(new, old + 0.1 * (source - old))
-    assert not same(actor, algorithm.average_actor)
-    assert algorithm.policy().actor is algorithm.average_actor
+    assert not same(actor, algorithm.actor_learner.average)
+    assert algorithm.policy().actor is algorithm.actor_learner.average
 
 
 @pytest.mark.parametrize(
@@ -391,12 +393,12 @@ def test_predicted_states_are_the_models_from_the_first_on_and_restart_with_the_
 def test_values_are_learned_at_predicted_states_too(monkeypatch):
     given = {}
 
-    def fit(critic, target, decay, optimizer, latents, targets, **options):
+    def fit(latents, targets):
         given.update(latents=latents, targets=targets)
         return {}
 
-    monkeypatch.setattr("flowmbpo.algorithms.pwm.fit_values", fit)
     algorithm = learner(latent_dim=16, train=GROUNDED, critic={"targets": "real", "states": "predicted"})
+    monkeypatch.setattr(algorithm.critic_learner, "fit", fit)
     run_epochs(algorithm, 0, 3)
     latents, rolled = given["latents"].chunk(2)
     assert torch.equal(latents[0], rolled[0])

@@ -50,7 +50,7 @@ def write(folder: Path, changes: dict) -> np.ndarray:
     algorithm = build(experiment, 0, "cpu").algorithm
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # a fresh policy does nearly nothing
-        for parameter in (*algorithm.world_model.encoder.parameters(), *algorithm.average_actor.parameters()):
+        for parameter in (*algorithm.world_model.encoder.parameters(), *algorithm.actor_learner.average.parameters()):
             if parameter.ndim > 1:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) / 4)
     algorithm.observations.update(torch.randn(100, 2, generator=generator))

@@ -101,19 +101,19 @@ def test_pretraining_comes_before_the_first_real_step_and_only_once(data):
     algorithm.begin_epoch(0)
     assert [name for name, _ in algorithm.phases] == ["pretrain", "rollout", "actor", "critic", "world_model"]
     assert algorithm.pretrain()["train/world_model_loss"] > 0
-    assert algorithm.world_model_updates == 7
+    assert algorithm.model_learner.updates == 7
     assert algorithm.observations.moments.count > 0
     assert next(name for name, _ in algorithm.phases) == "rollout"
     for _, phase in algorithm.phases:
         phase()
     assert any(not torch.equal(before[name], value) for name, value in algorithm.actor.state_dict().items())
-    assert algorithm.world_model_updates == 7 + spec.train.wm_updates  # no many first updates any more
+    assert algorithm.model_learner.updates == 7 + spec.train.wm_updates  # no many first updates any more
 
 
 def test_an_interrupted_pretraining_goes_on_exactly(data):
     spec = tiny(pretrain={"data": str(data), "updates": 5}, imagination="from_visited", normalize_observations=True)
     whole, first, second = (build(spec, 0, "cpu").algorithm for _ in range(3))
-    first.tick = lambda done, total: done < 3
+    first.model_learner.tick = lambda done, total: done < 3
     assert first.pretrain() == {}
     assert [name for name, _ in first.phases] == ["pretrain", "rollout", "actor", "critic", "world_model"]
     second.load_state_dict(copy.deepcopy(first.state_dict()))
@@ -123,7 +123,7 @@ def test_an_interrupted_pretraining_goes_on_exactly(data):
         assert [name for name, _ in algorithm.phases][1:] == ["rollout", "actor", "critic", "world_model"]
         said[algorithm] = algorithm.pretrain()
     assert said[whole] == said[second]
-    assert second.world_model_updates == 5
+    assert second.model_learner.updates == 5
     assert not second.unfinished
     for name, value in whole.world_model.state_dict().items():
         assert torch.equal(value, second.world_model.state_dict()[name]), name

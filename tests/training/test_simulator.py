@@ -52,7 +52,7 @@ def test_predicts_what_happens(learner):
 
 def test_nothing_is_learned_about_the_model_and_the_policy_starts_at_once(learner):
     assert set(learner.optimizers) == {"actor", "critic"}
-    assert learner.world_model_updates == 0
+    assert learner.model_learner.updates == 0
     before = [parameter.clone() for parameter in learner.actor.parameters()]
     statistics = run_epochs(learner, 1)
     assert any(not torch.equal(a, b) for a, b in zip(before, learner.actor.parameters(), strict=True))
@@ -74,7 +74,7 @@ def test_training_continues_exactly_from_a_saved_state():
     small = ("train.num_envs=16", "train.horizon=16", "critic.passes=2", "evaluation.episodes=2")
     first, second = (built("shac", *small) for _ in range(2))
     run_epochs(first.algorithm, 2)
-    assert not torch.equal(first.algorithm.target_critic.head.weight, first.algorithm.critic.head.weight)
+    assert not torch.equal(first.algorithm.critic_learner.target.head.weight, first.algorithm.critic.head.weight)
     second.algorithm.load_state_dict(first.algorithm.state_dict())
     second.env.load_state_dict(first.env.state_dict())
     for one in (first, second):

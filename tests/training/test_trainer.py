@@ -162,7 +162,7 @@ def test_a_long_phase_is_shown_and_kept(tmp_path, monkeypatch):
         monkeypatch.setattr(trainer_module, name, 0.0)
     trainer = make(tmp_path, tiny(max_epochs=1, wm_first_updates=4))
     saved, save = [], trainer.save
-    trainer.save = lambda: saved.append(trainer.algorithm.world_model_updates) or save()
+    trainer.save = lambda: saved.append(trainer.algorithm.model_learner.updates) or save()
     trainer.train()
     assert isinstance(trainer.watcher, QuietWatcher)
     assert trainer.watcher.phases == [f"epoch 1, world model: {done} of 4 updates" for done in (1, 2, 3)]

@@ -1,14 +1,12 @@
 """The critic finds the values of a chain whose values are known in closed form."""
 
-import contextlib
-
 import pytest
 import torch
 
+from flowmbpo.algorithms.critic_learner import CriticLearner
 from flowmbpo.algorithms.imagination import Transitions
-from flowmbpo.algorithms.optimization import GuardedAdam
-from flowmbpo.algorithms.value_learning import fit_values, value_targets
 from flowmbpo.models.critic import Critic
+from flowmbpo.spec.schema import CriticSpec, TrainSpec
 
 GAMMA = 0.9
 
@@ -31,22 +29,15 @@ def chain(terminates):
 def test_values_converge_to_the_closed_form(terminates):
     torch.manual_seed(0)
     critic = Critic(latent_dim=4, units=(32,), activation="silu", ensemble=3)
-    optimizer = GuardedAdam(list(critic.parameters()), learning_rate=3e-3, betas=(0.9, 0.99), grad_norm=100.0)
-    generator = torch.Generator().manual_seed(0)
+    learner = CriticLearner(
+        critic,
+        spec=CriticSpec(learning_rate=3e-3, passes=4, minibatches=3),
+        train=TrainSpec(max_epochs=1, gamma=GAMMA, td_lambda=0.8, adam_betas=(0.9, 0.99)),
+        generator=torch.Generator().manual_seed(0),
+    )
     for _ in range(150):
         seen = chain(terminates)
-        statistics = fit_values(
-            critic,
-            critic,
-            0.0,
-            optimizer,
-            seen.latents,
-            value_targets(critic, seen, gamma=GAMMA, td_lambda=0.8),
-            passes=4,
-            minibatches=3,
-            generator=generator,
-            precision=contextlib.nullcontext,
-        )
+        statistics = learner.fit(seen.latents, learner.targets(seen))
     if terminates:
         expected = [sum(GAMMA**k for k in range(4 - state)) for state in range(4)]
     else:
