@@ -111,8 +111,8 @@ def command(tmp_path_factory):
     insert(package / "cli/app.py", "    compare,\n", "    hello,\n")
     insert(package / "cli/app.py", "COMMANDS: dict[str, Callable[..., None]] = {", '"hello": hello.hello,')
     # a metric
-    row = 'Metric("train/answer", "1", "the answer", "higher"),'
-    insert(package / "tracking/catalogue.py", "CATALOGUE: tuple[Metric, ...] = (", row)
+    row = "\n| `train/answer` | 1 | ↑ | the answer | trainer |"
+    insert(package / "tracking/metrics.md", "epochs finished when the point was written | trainer |", row)
     insert(package / "training/trainer.py", 'metrics["train/epoch"] =', ' metrics["train/answer"] =')
 
     def run(*arguments: object) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.errors import UserError
@@ -26,11 +25,20 @@ _SHORTEST_ID = 4  # characters that may stand for a whole run id
 _EPOCH = re.compile(r"epoch-(\d{6,})")
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """The folder of one run: `runs/<run_id>/`."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock = root / "lock"
+        self.tracking = root / "tracking"
+        self.journal = self.tracking / "journal.jsonl"
+        self.delivered = self.tracking / "delivered.json"
+        self.refused = self.tracking / "refused.jsonl"
+        self.outbox = self.tracking / "outbox"
+        self.checkpoints = root / "checkpoints"
+        self.resume = root / "resume"
+        self.artifacts = root / "artifacts"
 
     @classmethod
     def of(cls, run_id: str, base: Path = RUNS) -> RunFiles:
@@ -46,42 +54,6 @@ class RunFiles:
         if files.root.is_dir():
             return files
         return cls(base / (find_id(text, [found.root.name for found in run_folders(base)]) or text))
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "lock"
-
-    @property
-    def tracking(self) -> Path:
-        return self.root / "tracking"
-
-    @property
-    def journal(self) -> Path:
-        return self.tracking / "journal.jsonl"
-
-    @property
-    def delivered(self) -> Path:
-        return self.tracking / "delivered.json"
-
-    @property
-    def refused(self) -> Path:
-        return self.tracking / "refused.jsonl"
-
-    @property
-    def outbox(self) -> Path:
-        return self.tracking / "outbox"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def resume(self) -> Path:
-        return self.root / "resume"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.root / "artifacts"
 
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / epoch_folder(epoch)
@@ -125,24 +97,15 @@ def _epochs(folder: Path) -> list[int]:
     return sorted(int(m.group(1)) for entry in folder.iterdir() if (m := _EPOCH.fullmatch(entry.name)))
 
 
-@dataclass(frozen=True)
 class JobFiles:
     """The folder of one submission; task `index` trains its seed of that index."""
 
-    root: Path
-
-    @property
-    def submission(self) -> Path:
-        return self.root / "submission.json"
-
-    @property
-    def registry(self) -> Path:
-        return self.root / "experiments.toml"
-
-    @property
-    def environment(self) -> Path:
-        """The variables of the submitting shell, until the last task of a local queue has been started with them."""
-        return self.root / "environment.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.submission = root / "submission.json"
+        self.registry = root / "experiments.toml"
+        # The variables of the submitting shell, until the last task of a local queue has been started with them.
+        self.environment = root / "environment.json"
 
     def log(self, task_id: str) -> Path:
         """The name is submitit's."""
@@ -161,36 +124,17 @@ class JobFiles:
         return self.root / f"task-{index}.cancelled"
 
 
-@dataclass(frozen=True)
 class QueueFiles:
     """The files in the folder of all jobs: this machine's own queue, and the code that jobs run."""
 
-    root: Path
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that serves the queue."""
-        return self.root / "local.lock"
-
-    @property
-    def number(self) -> Path:
-        """The number of the latest job."""
-        return self.root / "local.number"
-
-    @property
-    def log(self) -> Path:
-        return self.root / "local.log"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock = root / "local.lock"  # held by the process that serves the queue
+        self.number = root / "local.number"  # of the latest job
+        self.log = root / "local.log"
+        self.code = root / "code"  # copies of the package, by content
+        self.code_lock = root / "code.lock"  # held while copies are made or removed
 
     def race(self, name: str, element: int) -> Path:
         """Which of the submissions in a race trains this element."""
         return self.root / f"race-{name}-{element}"
-
-    @property
-    def code(self) -> Path:
-        """Copies of the package, by content."""
-        return self.root / "code"
-
-    @property
-    def code_lock(self) -> Path:
-        """Held while copies are made or removed."""
-        return self.root / "code.lock"

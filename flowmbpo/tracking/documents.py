@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from flowmbpo.tracking.mlflow_client import open_client, translated
-from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
+from flowmbpo.tracking.mlflow_client import find_experiment, writing
+from flowmbpo.tracking.store import EXPERIMENT, Store
 
 DOCUMENTS = f"{EXPERIMENT}-reports"
 
@@ -21,15 +21,9 @@ def keep_document(store: Store, path: Path, title: str, tags: Mapping[str, str])
         UserError: the store cannot be written to.
         WorkFailed: it does not answer, or its artifact store does not.
     """
-    client = open_client(store, write=True)
-    with translated(store):
-        found = client.get_experiment_by_name(DOCUMENTS)
-        if found is None:
-            experiment = client.create_experiment(DOCUMENTS, artifact_location=store.artifacts)
-        elif found.lifecycle_stage == "deleted":
-            raise deleted_experiment(store, DOCUMENTS, found.experiment_id)
-        else:
-            experiment = found.experiment_id
+    with writing(store) as client:
+        experiment = find_experiment(client, store, DOCUMENTS)
+        experiment = experiment or client.create_experiment(DOCUMENTS, artifact_location=store.artifacts)
         run = client.create_run(experiment, run_name=title, tags=dict(tags)).info.run_id
         try:
             client.log_artifact(run, str(path))

@@ -1,8 +1,7 @@
-"""Names of metrics: which there are, and what the catalogue says about each.
+"""Names of metrics: which there are, and what the catalogue, the tables of `metrics.md` beside this file, says of each.
 
-A name that is not in the catalogue cannot be logged. Not here: the catalogue (`catalogue`), computing values (that
-happens where they are known) and storing them (`mlflow_writer`). The table as text:
-`python -m flowmbpo.tracking.metrics > docs/metrics.md`.
+A name that is not in the catalogue cannot be logged. Not here: computing values (that happens where they are known)
+and storing them (`mlflow_writer`).
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
-
-from flowmbpo.tracking.catalogue import CATALOGUE, Metric
+from pathlib import Path
+from typing import NamedTuple
 
 EPISODE_REWARD = "train/episode_reward"
 EPOCH = "train/epoch"
@@ -20,6 +19,21 @@ EPOCH_SECONDS = "perf/epoch_seconds"
 ENV_STEPS_PER_SECOND = "perf/env_steps_per_second"
 EVALUATED_REWARD = "eval/mean_reward"
 GRADIENT_COSINE = "model/gradient_cosine_16"
+
+
+class Metric(NamedTuple):
+    """One row of the catalogue. `name` may hold `{placeholders}`; `better` is an arrow where a direction is good."""
+
+    name: str
+    unit: str
+    better: str
+    meaning: str
+    source: str
+
+
+_ROW = re.compile(r"^\| `(.+?)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", re.MULTILINE)
+_TABLES = Path(__file__).with_name("metrics.md").read_text(encoding="utf-8")
+CATALOGUE = tuple(Metric(*row) for row in _ROW.findall(_TABLES))
 
 # What a `{placeholder}` in a name of the table stands for.
 PLACEHOLDERS = {
@@ -56,36 +70,10 @@ def metric(name: str) -> Metric:
             return row
     near = get_close_matches(name, [row.name for row in CATALOGUE], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown metric {name!r}{hint} (every metric has a row in flowmbpo/tracking/catalogue.py)")
+    raise ValueError(f"unknown metric {name!r}{hint} (every metric has a row in flowmbpo/tracking/metrics.md)")
 
 
 def check_names(names: Iterable[str]) -> None:
     """Raises ValueError for the first name that is not in the catalogue."""
     for name in names:
         metric(name)
-
-
-def as_markdown() -> str:
-    """The catalogue as the text of `docs/metrics.md`."""
-    arrows = {"higher": "↑", "lower": "↓", "": ""}
-    lines = [
-        "# Metrics",
-        "",
-        "Every metric that a run writes. The MLflow step is the number of real environment steps taken so far.",
-        "R is the undiscounted sum of the environment's rewards over one episode. ↑ more is better, ↓ less is better.",
-        "`{steps}`, `{percent}`, `{phase}`, `{part}`, `{gpu}` and `{quartile}` stand for a number of control steps, a",
-        "nominal share, a phase of the epoch, `actor`, `critic` or `world_model`, the index of a GPU, `q25` or `q75`.",
-        "",
-        "This file is `python -m flowmbpo.tracking.metrics > docs/metrics.md`; a test compares the two.",
-    ]
-    groups: dict[str, list[Metric]] = {}
-    for row in CATALOGUE:
-        groups.setdefault(row.name.split("/")[0], []).append(row)
-    for group, rows in groups.items():
-        lines += ["", f"## {group}", "", "| metric | unit | better | meaning | from |", "|---|---|---|---|---|"]
-        lines += [f"| `{r.name}` | {r.unit} | {arrows[r.better]} | {r.meaning} | {r.source} |" for r in rows]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(as_markdown(), end="")

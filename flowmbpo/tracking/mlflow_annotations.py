@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from flowmbpo.errors import UserError
-from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.mlflow_client import writing
 from flowmbpo.tracking.records import NOTE_TAG, RunRecord
 from flowmbpo.tracking.store import Store
 
@@ -36,7 +36,6 @@ def add_tags(store: Store, run: RunRecord, tags: Mapping[str, str]) -> None:
 
 
 def _set(store: Store, run: RunRecord, tags: Mapping[str, str]) -> None:
-    client = open_client(store, write=True)
-    with translated(store):
+    with writing(store) as client:
         for key, value in tags.items():
             client.set_tag(run.mlflow_run_id, key, value)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.tracking.store import Store, check_database, check_sqlite, damaged, schema_lock, without_password
+from flowmbpo.tracking.store import (
+    Store,
+    check_database,
+    check_sqlite,
+    damaged,
+    deleted_experiment,
+    schema_lock,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,6 +75,23 @@ def _without_stray_folder(store: Store) -> Iterator[None]:
     if remove:
         with suppress(OSError):
             os.removedirs(stray)
+
+
+@contextmanager
+def writing(store: Store) -> Iterator[MlflowClient]:
+    """A client to write with, whose exceptions are ours. Raises as `open_client`."""
+    client = open_client(store, write=True)
+    with translated(store):
+        yield client
+
+
+def find_experiment(client: MlflowClient, store: Store, name: str) -> str | None:
+    """Id of the experiment; None without one. Raises UserError where it was deleted: restored unasked, all its old runs
+    would count."""
+    found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage == "deleted":
+        raise deleted_experiment(store, name, found.experiment_id)
+    return found.experiment_id if found else None
 
 
 @contextmanager

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.mlflow_client import find_experiment, open_client, translated
 from flowmbpo.tracking.records import (
     RUN_ID_TAG,
     SWEEP_TAG,
     CheckpointRecord,
     Latest,
     RunRecord,
+    batches,
     curves_frame,
-    make_checkpoint,
 )
-from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
+from flowmbpo.tracking.store import EXPERIMENT, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ class MlflowReader:
         tasks = [
             (metric, batch)
             for metric in metrics
-            for batch in _batches([run.mlflow_run_id for run in runs if metric in run.metrics])
+            for batch in batches([run.mlflow_run_id for run in runs if metric in run.metrics], _BULK_RUNS)
         ]
         rows: list[Row] = []
         with translated(self.store), ThreadPoolExecutor(_THREADS) as pool:
@@ -80,7 +80,7 @@ class MlflowReader:
             for metric in sorted(model.metrics or [], key=lambda metric: metric.timestamp):
                 metrics[metric.key] = metric.value  # the newest evaluation counts
             records.append(
-                make_checkpoint(
+                CheckpointRecord(
                     ids[model.source_run_id],
                     model.model_id,
                     model.name,
@@ -94,10 +94,7 @@ class MlflowReader:
         return sorted(records, key=lambda record: (record.created, record.model_id))
 
     def _experiment(self) -> str | None:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found and found.lifecycle_stage == "deleted":
-            raise deleted_experiment(self.store, EXPERIMENT, found.experiment_id)
-        return found.experiment_id if found else None
+        return find_experiment(self._client, self.store, EXPERIMENT)
 
     def _history(self, metric: str, runs: Sequence[str]) -> list[Row]:
         rows = self._bulk_history(metric, runs) if self.store.is_server and len(runs) > 1 else None
@@ -159,7 +156,3 @@ def _pages(search: Any) -> Iterator[Any]:
         token = page.token
         if not token:
             return
-
-
-def _batches(runs: Sequence[str]) -> list[Sequence[str]]:
-    return [runs[start : start + _BULK_RUNS] for start in range(0, len(runs), _BULK_RUNS)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.mlflow_client import translated, writing
 from flowmbpo.tracking.mlflow_writer import prepare_experiment
 from flowmbpo.tracking.records import SWEEP_TAG
 from flowmbpo.tracking.store import Store
@@ -40,8 +40,7 @@ class SweepRun:
 def sweep_run(store: Store, name: str, study: str) -> SweepRun:
     """The run of the search `study`, found again where it exists."""
     experiment = prepare_experiment(store)
-    client = open_client(store, write=True)
-    with translated(store):
+    with writing(store) as client:
         found = client.search_runs([experiment], f"tags.`{SWEEP_TAG}` = '{study}'", max_results=1)
         run = found[0] if found else client.create_run(experiment, run_name=name, tags={SWEEP_TAG: study})
         if run.info.status != "RUNNING":

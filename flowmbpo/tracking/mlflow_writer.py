@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from flowmbpo.runs import journal
 from flowmbpo.runs.files import BrokenFile
 from flowmbpo.runs.journal import Entry
-from flowmbpo.tracking.mlflow_client import open_client, translated
+from flowmbpo.tracking.mlflow_client import find_experiment, open_client, translated, writing
 from flowmbpo.tracking.mlflow_model import add_model_files
 from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.places import adopt
-from flowmbpo.tracking.records import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG
-from flowmbpo.tracking.store import EXPERIMENT, Store, deleted_experiment
+from flowmbpo.tracking.records import CHECKPOINT_TAG, PATH_TAG, RUN_ID_TAG, batches
+from flowmbpo.tracking.store import EXPERIMENT, Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,14 +110,22 @@ class MlflowWriter:
         return self._client
 
     def _write(self, client: MlflowClient, run: str, entry: Entry, folder: Path | None) -> None:
+        from mlflow.entities import Param, RunTag
+
         match entry:
             case journal.Params():
-                self._params(client, run, entry)
+                params = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in entry.params.items()]
+                for some in batches(params, MAX_PARAMS):
+                    client.log_batch(run, params=some)
             case journal.Tags():
-                self._tags(client, run, entry)
+                tags = [RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in entry.tags.items()]
+                for part in batches(tags, MAX_TAGS):
+                    client.log_batch(run, tags=part)
             case journal.Artifact():
                 assert folder is not None
-                self._artifact(client, run, entry, folder)
+                path = folder / entry.outbox / entry.file
+                if path.exists():  # gone: it was delivered before the cursor could be saved
+                    client.log_artifact(run, str(path), entry.folder or None)
             case journal.Checkpoint():
                 assert folder is not None
                 self._checkpoint(client, run, entry, folder)
@@ -132,27 +140,8 @@ class MlflowWriter:
         points = [
             Metric(name, value, entry.time, entry.step) for entry in entries for name, value in entry.metrics.items()
         ]
-        for start in range(0, len(points), MAX_METRICS):
-            client.log_batch(run, metrics=points[start : start + MAX_METRICS])
-
-    def _params(self, client: MlflowClient, run: str, entry: journal.Params) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(key, value[:MAX_PARAM_LENGTH]) for key, value in entry.params.items()]
-        for start in range(0, len(params), MAX_PARAMS):
-            client.log_batch(run, params=params[start : start + MAX_PARAMS])
-
-    def _tags(self, client: MlflowClient, run: str, entry: journal.Tags) -> None:
-        from mlflow.entities import RunTag
-
-        tags = [RunTag(key, value[:MAX_TAG_LENGTH]) for key, value in entry.tags.items()]
-        for start in range(0, len(tags), MAX_TAGS):
-            client.log_batch(run, tags=tags[start : start + MAX_TAGS])
-
-    def _artifact(self, client: MlflowClient, run: str, entry: journal.Artifact, folder: Path) -> None:
-        path = folder / entry.outbox / entry.file
-        if path.exists():  # gone: it was delivered before the cursor could be saved
-            client.log_artifact(run, str(path), entry.folder or None)
+        for part in batches(points, MAX_METRICS):
+            client.log_batch(run, metrics=part)
 
     def _checkpoint(self, client: MlflowClient, run: str, entry: journal.Checkpoint, folder: Path) -> None:
         model = find_checkpoint(client, self._experiment, run, entry.name)
@@ -203,8 +192,7 @@ def log_model_metrics(
 
 def prepare_experiment(store: Store) -> str:
     """Id of the experiment in `store`, with the tags of the UI's first view."""
-    client = open_client(store, write=True)
-    with translated(store):
+    with writing(store) as client:
         adopt(store)
         experiment = _experiment(client, store)
         present = client.get_experiment(experiment).tags
@@ -217,14 +205,10 @@ def prepare_experiment(store: Store) -> str:
 def _experiment(client: MlflowClient, store: Store) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
+    if (found := find_experiment(client, store, EXPERIMENT)) is None:
         try:
             return client.create_experiment(EXPERIMENT, artifact_location=store.artifacts, tags=experiment_tags())
         except MlflowException as error:  # another process was first
-            found = client.get_experiment_by_name(EXPERIMENT)
-            if found is None:
+            if (found := find_experiment(client, store, EXPERIMENT)) is None:
                 raise error from None
-    if found.lifecycle_stage == "deleted":
-        raise deleted_experiment(store, EXPERIMENT, found.experiment_id)
-    return found.experiment_id
+    return found

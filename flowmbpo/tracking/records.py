@@ -7,15 +7,17 @@ steps of its metrics. Not here: where records come from (`sqlite_reader`, `mlflo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, RunStatus
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS, EVALUATED_REWARD
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
 
 RUN_ID_TAG = "flowmbpo.run_id"
 SWEEP_TAG = "flowmbpo.sweep"  # of the run in which the trials of a search are nested
@@ -170,19 +172,29 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """One checkpoint (an MLflow logged model). `path` is where the run wrote it, `artifacts` where MLflow keeps it."""
+    """One checkpoint (an MLflow logged model). `artifacts` is where MLflow keeps it; its newest evaluation counts."""
 
     run_id: str
     model_id: str
     name: str
-    epoch: int | None
-    env_steps: int | None
-    path: str
     artifacts: str
     created: float
     params: Mapping[str, str] = field(repr=False)
     tags: Mapping[str, str] = field(repr=False)
     metrics: Mapping[str, float] = field(repr=False)
+
+    @property
+    def epoch(self) -> int | None:
+        return number(self.params.get("epoch") or self.tags.get("flowmbpo.epoch") or self.tags.get("epoch"))
+
+    @property
+    def env_steps(self) -> int | None:
+        return number(self.params.get("env_steps") or self.tags.get("flowmbpo.env_steps"))
+
+    @property
+    def path(self) -> str:
+        """Where the run wrote it; empty where it does not say."""
+        return self.tags.get(PATH_TAG, "")
 
     @property
     def mean_reward(self) -> float | None:
@@ -206,6 +218,11 @@ def number(text: str | None) -> int | None:
         return None
 
 
+def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Parts of at most `size` values."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
 def curves_frame(rows: Sequence[tuple[str, str, int, float, float | None]], ids: Mapping[str, str]) -> pd.DataFrame:
     """The frame of `Reader.curves` from rows (MLflow run id, metric, step, time in ms, value)."""
     import pandas as pd
@@ -217,29 +234,3 @@ def curves_frame(rows: Sequence[tuple[str, str, int, float, float | None]], ids:
     frame["time"] /= 1000
     frame = frame.sort_values(["run_id", "metric", "step", "time"], kind="stable", ignore_index=True)
     return frame.drop_duplicates(["run_id", "metric", "step"], keep="last", ignore_index=True)
-
-
-def make_checkpoint(
-    run_id: str,
-    model_id: str,
-    name: str,
-    artifacts: str,
-    created: float,
-    params: Mapping[str, str],
-    tags: Mapping[str, str],
-    metrics: Mapping[str, float],
-) -> CheckpointRecord:
-    """A record from a logged model; the epoch comes from its params, else its tags."""
-    return CheckpointRecord(
-        run_id=run_id,
-        model_id=model_id,
-        name=name,
-        epoch=number(params.get("epoch") or tags.get("flowmbpo.epoch") or tags.get("epoch")),
-        env_steps=number(params.get("env_steps") or tags.get("flowmbpo.env_steps")),
-        path=tags.get(PATH_TAG, ""),
-        artifacts=artifacts,
-        created=created,
-        params=params,
-        tags=tags,
-        metrics=metrics,
-    )

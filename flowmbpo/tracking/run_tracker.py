@@ -100,7 +100,11 @@ def resume_run(store: Store, run_id: str, runs: Path, lock: RunLock | None = Non
 
 
 class RunTracker:
-    """A `Tracker` for one run; made by `start_run` and `resume_run`."""
+    """A `Tracker` for one run; made by `start_run` and `resume_run`.
+
+    A context manager: leaving it normally ends the run as FINISHED, with an exception as FAILED, with KeyboardInterrupt
+    or SystemExit (a signal) as KILLED, unless `finish` has said so before.
+    """
 
     def __init__(self, store: Store, files: RunFiles, thread: DeliveryThread, lock: RunLock | None = None) -> None:
         self.store = store
@@ -166,7 +170,8 @@ class RunTracker:
         self._thread.run(self._journal, self.files, self.run_id, lambda: self._step)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics at `step` real environment steps: one line of the journal, about 30 µs."""
+        """Metrics at `step` real environment steps: one line of the journal, about 30 µs. Raises ValueError for a
+        name outside the catalogue."""
         begun = time.perf_counter()
         check_names(metrics)
         self._step = max(self._step, step)

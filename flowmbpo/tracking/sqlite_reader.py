@@ -20,8 +20,8 @@ from flowmbpo.tracking.records import (
     CheckpointRecord,
     Latest,
     RunRecord,
+    batches,
     curves_frame,
-    make_checkpoint,
 )
 from flowmbpo.tracking.store import EXPERIMENT, Store, connect_readonly, damaged, deleted_experiment
 
@@ -97,7 +97,7 @@ class SqliteReader:
         ids = {run.mlflow_run_id: run.run_id for run in runs}
         found: list[tuple[str, str, int, float, float]] = []
         with self._query() as db:
-            for batch in _batches(list(ids)):
+            for batch in batches(list(ids), _BATCH):
                 # The index on (run_uuid, key, step) serves few runs, the primary key (key, ...) serves many.
                 found += db.execute(
                     "SELECT run_uuid, key, step, timestamp, CASE WHEN is_nan THEN NULL ELSE value END FROM metrics "
@@ -115,7 +115,7 @@ class SqliteReader:
             params: dict[str, dict[str, str]] = defaultdict(dict)
             tags: dict[str, dict[str, str]] = defaultdict(dict)
             metrics: dict[str, dict[str, float]] = defaultdict(dict)
-            for batch in _batches(wanted):
+            for batch in batches(wanted, _BATCH):
                 chosen = f"WHERE model_id IN ({_marks(batch)})"
                 for model, key, value in db.execute(
                     f"SELECT model_id, param_key, param_value FROM logged_model_params {chosen}", batch
@@ -132,7 +132,7 @@ class SqliteReader:
                 ):
                     metrics[model][key] = value  # the newest evaluation counts
         return [
-            make_checkpoint(ids[run], model, name, place, made / 1000, params[model], tags[model], metrics[model])
+            CheckpointRecord(ids[run], model, name, place, made / 1000, params[model], tags[model], metrics[model])
             for model, run, name, place, made in models
         ]
 
@@ -154,10 +154,6 @@ class SqliteReader:
 
 def _of(table: str) -> str:
     return _OF_RUNS.format(table=table)
-
-
-def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (values[start : start + _BATCH] for start in range(0, len(values), _BATCH))
 
 
 def _marks(values: Sequence[str]) -> str:

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from flowmbpo.runs.journal import RunStatus
 
 
 class Tracker(Protocol):
-    """A context manager: leaving it normally ends the run as FINISHED, with an exception as FAILED, with
-    KeyboardInterrupt or SystemExit (a signal) as KILLED, unless `finish` has said so before."""
+    """What a run is told of its training; see `RunTracker`."""
 
     @property
     def run_id(self) -> str: ...
@@ -25,9 +23,7 @@ class Tracker(Protocol):
         """Wall time that the training thread has spent in here so far."""
         ...
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Metrics at `step` real environment steps. Raises ValueError for a name outside the catalogue."""
-        ...
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
 
     def checkpoint(
         self,
@@ -37,26 +33,9 @@ class Tracker(Protocol):
         step: int,
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """A deployable checkpoint folder was written. `metrics` are its `eval/*` results, linked to it; `tags` say how
-        they were obtained."""
-        ...
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """A file that belongs to the run, shown under `folder` of its artifacts."""
-        ...
+    ) -> None: ...
 
     def tags(self, tags: Mapping[str, str]) -> None: ...
-
-    def finish(self, status: RunStatus) -> None:
-        """End the run now with this status."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def status_after(kind: type[BaseException] | None) -> RunStatus:
