@@ -30,8 +30,13 @@ TRAIN, HELD_OUT, STEPS = 512, 64, 200  # environments, environments, control ste
 def collect(spec: EnvSpec, num_envs: int, seed: int) -> tuple[Replay, ObservationNormalizer]:
     """Transitions under first-order random actions."""
     env = build_env(spec, num_envs, seed, "cpu")
-    sizes = {"num_envs": num_envs, "obs_dim": env.obs_dim, "action_dim": env.action_dim, "device": env.device}
-    replay = Replay(capacity=num_envs * STEPS, **sizes)
+    replay = Replay(
+        capacity=num_envs * STEPS,
+        num_envs=num_envs,
+        obs_dim=env.obs_dim,
+        action_dim=env.action_dim,
+        device=env.device,
+    )
     normalizer = ObservationNormalizer(env.obs_dim, env.device, enabled=True, limit=OBSERVATION_LIMIT)
     generator = torch.Generator().manual_seed(seed)
     obs, action = env.reset().clone(), torch.zeros(num_envs, env.action_dim)

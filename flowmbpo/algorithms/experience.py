@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowmbpo.algorithms.replay import Replay
+from flowmbpo.data_types import State
 
 if TYPE_CHECKING:
     from flowmbpo.envs.contract import Env, Step
@@ -78,10 +79,10 @@ class Collector:
         self.obs.copy_(step.obs)
         return ended
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Between epochs: what the epoch's experience held has been used by then."""
         return {"replay": self.replay.state_dict(), "obs": self.obs}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.replay.load_state_dict(state["replay"])
         self.obs.copy_(state["obs"])

@@ -5,7 +5,7 @@ on, and recorded ones, for training it before the first real step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from flowmbpo.algorithms.replay import Choice, Sequences, cut
 
 if TYPE_CHECKING:
-    from flowmbpo.envs.contract import Step
+    from flowmbpo.envs.contract import Env, Step
 
 
 class HeldOut:
@@ -30,7 +30,7 @@ class HeldOut:
         self._starts: dict[int, Choice] = {}  # of sequences, by their length, since the last change
 
     @classmethod
-    def of(cls, env: Any, *, steps: int, episodes: int) -> HeldOut:
+    def of(cls, env: Env, *, steps: int, episodes: int) -> HeldOut:
         """Room for `episodes` episodes of at most `steps` steps of such an environment."""
         return cls(steps=steps, num_envs=episodes, obs_dim=env.obs_dim, action_dim=env.action_dim, device=env.device)
 

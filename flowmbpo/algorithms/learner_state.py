@@ -5,7 +5,9 @@ The names are those of stored checkpoints. Not here: files (`runs.checkpoint`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from flowmbpo.data_types import State
 
 if TYPE_CHECKING:
     from flowmbpo.algorithms.pwm import PWM
@@ -14,16 +16,16 @@ if TYPE_CHECKING:
 class Stateful(Protocol):
     """A network, or whatever else of a learner is kept."""
 
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State, /) -> object: ...
 
 
-def deployable_state(learner: PWM) -> dict[str, Any]:
+def deployable_state(learner: PWM) -> State:
     """What acting and predicting need."""
     return {name: part.state_dict() for name, part in _acting(learner).items()}
 
 
-def load_deployable_state(learner: PWM, state: dict[str, Any]) -> None:
+def load_deployable_state(learner: PWM, state: State) -> None:
     """Inverse of `deployable_state`; training cannot go on from it."""
     for name, part in _acting(learner).items():
         if name in state or name != "value_targets":  # which those of 0.1.0 do not have
@@ -33,7 +35,7 @@ def load_deployable_state(learner: PWM, state: dict[str, Any]) -> None:
     learner.center_regression()
 
 
-def resumable_state(learner: PWM) -> dict[str, Any]:
+def resumable_state(learner: PWM) -> State:
     """Everything an exact continuation needs besides the environment; also inside an `unfinished` epoch."""
     return {
         **deployable_state(learner),
@@ -45,7 +47,7 @@ def resumable_state(learner: PWM) -> dict[str, Any]:
     }
 
 
-def load_resumable_state(learner: PWM, state: dict[str, Any]) -> None:
+def load_resumable_state(learner: PWM, state: State) -> None:
     """Inverse of `resumable_state`; load the environment's state too, in either order."""
     load_deployable_state(learner, state)
     for name, part in _learning(learner).items():

@@ -7,7 +7,7 @@ than nothing, and falling (which ends the episode at value 0) becomes the better
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,10 +44,10 @@ class RunningMoments:
         variance = self.squares / self.count.clamp_min(1.0)
         return torch.where(self.count > 0, variance.sqrt(), 1.0).float()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         return dict(vars(self))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, tensor in vars(self).items():
             tensor.copy_(state[name])
 
@@ -80,10 +80,10 @@ class ObservationNormalizer:
         """The inverse, of what was within the limit: `[..., O]` -> `[..., O]`."""
         return torch.addcmul(self._mean, z, self._std) if self.enabled else z
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         return self.moments.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.moments.load_state_dict(state)
         self._refresh()
 
@@ -139,10 +139,10 @@ class Scale:
     def _std(self) -> Tensor:
         return torch.where(self.moments.count > 0, self.moments.std, 0.0)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {**self.moments.state_dict(), "outliers": self.outliers}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.moments.load_state_dict(state)
         if "outliers" in state:  # not in those of 0.1.0
             self.outliers.copy_(state["outliers"])

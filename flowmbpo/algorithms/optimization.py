@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from flowmbpo.data_types import State
 
 
 class GuardedAdam:
@@ -68,10 +70,10 @@ class GuardedAdam:
             grad_scale=divisor,
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {"means": self._means, "squares": self._squares, "steps": self._steps, "refused": self.refused}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         for own, saved in ((self._means, state["means"]), (self._squares, state["squares"])):
             for tensor, value in zip(own, saved, strict=True):
                 tensor.copy_(value)

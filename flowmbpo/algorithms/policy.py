@@ -6,8 +6,6 @@ published PWM) encodes one observation in `horizon` and acts on the model's own 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -47,7 +45,7 @@ class DeterministicPolicy:
         return self.world_model.encode(self.observations(obs))
 
     @torch.no_grad()
-    def __call__(self, obs: Any) -> Tensor:
+    def __call__(self, obs: object) -> Tensor:
         """Actions `[B, A]` in (-1, 1) for observations `[B, O]` (a tensor, an array or lists), each encoded anew."""
         raw = torch.as_tensor(obs, dtype=torch.float32, device=self.reward_scale.device)
         return self.actor.mean_action(self.encode(raw))

@@ -23,7 +23,7 @@ this epoch's steps (`"real"`), where the end of an episode is a fact and not a p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, autocast, frozen, scheduled_rate
 from flowmbpo.algorithms.policy import DeterministicPolicy
 from flowmbpo.algorithms.world_model_learner import WorldModelLearner
+from flowmbpo.data_types import State
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
 from flowmbpo.models.diagnostics import reward_fit
@@ -281,18 +282,18 @@ class PWM:
         """Measure the world model and the actor's gradient on real episodes that training never sees."""
         return measure(self, held_out)
 
-    def deployable_state(self) -> dict[str, Any]:
+    def deployable_state(self) -> State:
         """What acting and predicting need."""
         return learner_state.deployable_state(self)
 
-    def load_deployable_state(self, state: dict[str, Any]) -> None:
+    def load_deployable_state(self, state: State) -> None:
         """Inverse of `deployable_state`; training cannot go on from it."""
         learner_state.load_deployable_state(self, state)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything an exact continuation needs besides the environment; also inside an `unfinished` epoch."""
         return learner_state.resumable_state(self)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Continue where `state_dict` was taken; load the environment's state too, in either order."""
         learner_state.load_resumable_state(self, state)

@@ -10,7 +10,7 @@ unfinished episodes count as soon as they are long enough.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -157,11 +157,11 @@ class Replay:
         self._starts.clear()
         self._recent.clear()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The tensors themselves, not copies: the buffer is the largest part of a resumable state."""
         return {name: getattr(self, name) for name in self._stored()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._forget_choices()
         for name in self._stored():
             getattr(self, name).copy_(state[name])

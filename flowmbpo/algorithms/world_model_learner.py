@@ -5,8 +5,8 @@ Not here: the model and its loss (`models.world_model`) and when in an epoch it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, autocast
 from flowmbpo.algorithms.replay import Replay, Sequences
+from flowmbpo.data_types import State
 from flowmbpo.models.world_model import WorldModel
 from flowmbpo.spec.schema import TrainSpec
 
@@ -142,7 +143,7 @@ class WorldModelLearner:
         parts.pop("reward_correlation", None)  # the one of the real steps is logged instead
         return {**parts, "world_model_loss": loss.detach(), "world_model_gradient_norm": norm}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """How far learning is; the model's weights and the optimiser have states of their own."""
         return {
             "world_model_updates": self.updates,
@@ -152,7 +153,7 @@ class WorldModelLearner:
             "updates": {**self._series, "sums": dict(self._series["sums"])},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Inverse of `state_dict`; other keys are ignored."""
         self.updates = int(state["world_model_updates"])
         self.caught_up = bool(state["caught_up"])

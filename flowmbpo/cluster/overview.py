@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from flowmbpo.cluster import local, slurm, slurm_queue
 from flowmbpo.cluster.states import ACTIVE, QueueState, recorded_state
 from flowmbpo.cluster.submission import Submission
 from flowmbpo.cluster.task import runs_of_tasks, task_tag
+from flowmbpo.data_types import Document
 from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.records import RunRecord
 
@@ -51,7 +51,7 @@ class TaskRow:
     def active(self) -> bool:
         return self.state in ACTIVE
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         return asdict(self)
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
+from flowmbpo.data_types import Document
 from flowmbpo.errors import UserError
 from flowmbpo.spec.schema import ResourcesSpec
 from flowmbpo.spec.sections import PositiveInt
@@ -49,7 +51,7 @@ class JobRequest(ResourcesSpec):
                 raise ValueError(f"{given} cannot be set, {instead}")
         return options
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         return self.model_dump(mode="json")
 
 
@@ -81,7 +83,7 @@ def cluster_file(path: Path | None = None) -> Path | None:
     return next((place for place in usual if os.path.lexists(place)), None)
 
 
-def read_cluster_file(path: Path | None) -> dict[str, Any]:
+def read_cluster_file(path: Path | None) -> dict[str, object]:
     """The `[cluster]` table of the user's file; empty without a file. Raises UserError."""
     if path is None:
         return {}
@@ -102,7 +104,7 @@ def read_cluster_file(path: Path | None) -> dict[str, Any]:
 
 
 def job_request(
-    resources: ResourcesSpec, mine: Mapping[str, Any], options: Mapping[str, Any], source: str
+    resources: ResourcesSpec, mine: Mapping[str, object], options: Mapping[str, object], source: str
 ) -> JobRequest:
     """Merge the three layers, later ones win; tables of sbatch `options` are merged key by key.
 
@@ -114,8 +116,9 @@ def job_request(
         **{key: value for key, value in options.items() if value is not None},
     }
     tables = [layer.get("options") or {} for layer in (resources.model_dump(), mine, options)]
-    if all(isinstance(table, Mapping) for table in tables):
-        merged["options"] = {key: value for table in tables for key, value in table.items()}
+    mappings = [table for table in tables if isinstance(table, Mapping)]
+    if len(mappings) == len(tables):
+        merged["options"] = {key: value for table in mappings for key, value in table.items()}
     try:
         return JobRequest.model_validate_json(json.dumps(merged, default=str))
     except ValidationError as error:
@@ -123,7 +126,7 @@ def job_request(
         raise UserError("\n".join(problems)) from None
 
 
-def _problem(item: Any, mine: Mapping[str, Any], source: str) -> str:
+def _problem(item: ErrorDetails, mine: Mapping[str, object], source: str) -> str:
     key = str(item["loc"][0]) if item["loc"] else ""
     where = f"{source} [cluster]" if key in mine else "resources"
     if item["type"] == "extra_forbidden":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from flowmbpo.data_types import State
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.files import BrokenFile, atomic_folder, read_json, sha256, write_json
 from flowmbpo.runs.layout import RunFiles, epoch_folder
@@ -37,7 +38,7 @@ class Checkpoint:
     def env_steps(self) -> int:
         return int(self.manifest["env_steps"])
 
-    def load(self, device: str = "cpu") -> dict[str, Any]:
+    def load(self, device: str = "cpu") -> State:
         """The state as it was given to `save`, tensors on `device`. Raises BrokenFile."""
         from flowmbpo.runs import state_tree, tensors
 
@@ -51,7 +52,7 @@ class Checkpoint:
         return state
 
 
-def save(folder: Path, state: Mapping[str, Any], *, kind: str, about: Mapping[str, Any]) -> Path:
+def save(folder: Path, state: Mapping[str, object], *, kind: str, about: Mapping[str, object]) -> Path:
     """Write `state` as one complete folder. `about` goes into the manifest and must hold `epoch` and `env_steps`.
 
     Raises WorkFailed when the disk is full or the folder cannot be written; what was there before stays intact.

@@ -76,7 +76,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, document: Any, mode: int = 0o644) -> None:
+def write_json(path: Path, document: object, mode: int = 0o644) -> None:
     """Replace the file as a whole; `mode` is that of a new file."""
     with atomic_file(path, mode) as temporary:
         temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from flowmbpo.runs.files import BrokenFile, atomic_file, read_json
 
@@ -204,9 +204,6 @@ class Cursor:
     mlflow_run_id: str = ""
     offset: int = 0
 
-    def advanced(self, **changes: Any) -> Cursor:
-        return replace(self, **changes)
-
     @classmethod
     def load(cls, path: Path, key: str, store: str, *other_names: str) -> Cursor:
         """The saved cursor of `store`, which it may also call by one of `other_names`. A lost one costs a repeated
@@ -216,7 +213,7 @@ class Cursor:
             cursor = cls(key, str(found["store"]), str(found["mlflow_run_id"]), int(found["offset"]))
         except (BrokenFile, ValueError, KeyError, TypeError):
             return cls(key, store)
-        return cursor.advanced(store=store) if cursor.store in (store, *other_names) else cls(key, store)
+        return replace(cursor, store=store) if cursor.store in (store, *other_names) else cls(key, store)
 
     def save(self, path: Path) -> None:
         with atomic_file(path) as temporary:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from flowmbpo.data_types import JSON
+
 _TENSOR, _ITEMS, _TUPLE = "$tensor", "$items", "$tuple"
 
 
-def split(state: Any, prefix: str = "") -> tuple[Any, dict[str, torch.Tensor]]:
+def split(state: object, prefix: str = "") -> tuple[JSON, dict[str, torch.Tensor]]:
     """The JSON skeleton of `state` and its tensors by path.
 
     Dictionaries (keys of any JSON type), lists, tuples, numbers, strings, None and tensors are understood;
@@ -20,7 +22,7 @@ def split(state: Any, prefix: str = "") -> tuple[Any, dict[str, torch.Tensor]]:
     return _split(state, prefix, tensors), tensors
 
 
-def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _split(value: object, path: str, tensors: dict[str, torch.Tensor]) -> JSON:
     if isinstance(value, torch.Tensor):
         tensors[path] = value
         return {_TENSOR: path}

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from flowmbpo.data_types import Document
 from flowmbpo.runs.files import BrokenFile
 
 _DTYPES = {
@@ -36,7 +37,7 @@ _CHUNK = 16 << 20  # bytes hashed and written at once
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], words: Mapping[str, str] | None = None) -> str:
     """Write `tensors` as one safetensors file, fsync it, and return its SHA-256. `words` go into its metadata."""
-    header: dict[str, Any] = {"__metadata__": dict(words)} if words else {}
+    header: Document = {"__metadata__": dict(words)} if words else {}
     offset = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+from flowmbpo.data_types import Document
 
 _METRICS_PER_POINT = 24
 
 
-def measure_logging(points: int = 60, interval: float = 0.5) -> dict[str, Any]:
+def measure_logging(points: int = 60, interval: float = 0.5) -> Document:
     """Log `points` points of 24 metrics, one every `interval` seconds, to a fresh sqlite store.
 
     `call_seconds` is what the training thread spends in `log` per point, `background_seconds` the CPU time of the

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 
 from flowmbpo.errors import UserError, WorkFailed
@@ -43,7 +44,7 @@ class Delivery:
         self.files = files
         self.writer = writer
         cursor = Cursor.load(files.delivered, key, *store_names(files, writer.store))
-        self.cursor = cursor.advanced(mlflow_run_id=mlflow_run_id) if mlflow_run_id else cursor
+        self.cursor = replace(cursor, mlflow_run_id=mlflow_run_id) if mlflow_run_id else cursor
         self.ended = False  # whether MLflow has the run's final status
 
     @property
@@ -71,7 +72,7 @@ class Delivery:
         entries = [entry for entry, _ in batch]
         kept = self._write(self._run(), entries)
         refused.add(self.files.refused, kept)
-        self._move(self.cursor.advanced(offset=batch[-1][1]))
+        self._move(replace(self.cursor, offset=batch[-1][1]))
         self._delivered(entries, [entry for entry, _ in kept])
         return True
 
@@ -108,7 +109,7 @@ class Delivery:
             create = journal.first_entry(self.files.journal)
             if create is None:
                 raise WorkFailed(f"{self.files.journal} does not say how its run began")
-            self._move(self.cursor.advanced(mlflow_run_id=self.writer.find_or_create(create, look=True)))
+            self._move(replace(self.cursor, mlflow_run_id=self.writer.find_or_create(create, look=True)))
         return self.cursor.mlflow_run_id
 
     def _write(self, run: str, entries: list[Entry]) -> list[tuple[Entry, str]]:

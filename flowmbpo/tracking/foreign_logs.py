@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from flowmbpo.errors import UserError
 
@@ -85,7 +85,7 @@ def read_log(path: Path, run: str | None = None) -> ForeignLog:
     return _checked(path, ForeignLog(path.suffix[1:], _rows(found)))
 
 
-def require(module: str) -> Any:
+def require(module: str) -> ModuleType:
     """A library of the extra `import`. Raises UserError that says how to install it."""
     try:
         return importlib.import_module(module)
@@ -100,7 +100,7 @@ def _checked(path: Path, log: ForeignLog) -> ForeignLog:
     return log
 
 
-def _csv_rows(text: str) -> Iterable[Mapping[str, Any]]:
+def _csv_rows(text: str) -> Iterable[Mapping[str, object]]:
     reader = csv.DictReader(text.splitlines(), strict=True)
     if not reader.fieldnames:
         raise ValueError("it is empty")
@@ -110,7 +110,7 @@ def _csv_rows(text: str) -> Iterable[Mapping[str, Any]]:
         yield row
 
 
-def _json_rows(text: str) -> Iterable[Mapping[str, Any]]:
+def _json_rows(text: str) -> Iterable[Mapping[str, object]]:
     try:
         document = json.loads(text)
     except ValueError:
@@ -121,7 +121,7 @@ def _json_rows(text: str) -> Iterable[Mapping[str, Any]]:
     return rows
 
 
-def _rows(found: Iterable[Mapping[str, Any]]) -> list[Row]:
+def _rows(found: Iterable[Mapping[str, object]]) -> list[Row]:
     rows = []
     for index, row in enumerate(found):
         values = {name: value for name, text in row.items() if (value := _number(text)) is not None}
@@ -132,7 +132,7 @@ def _rows(found: Iterable[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:

@@ -10,7 +10,6 @@ import json
 import platform
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
 
 from flowmbpo.runs.checkpoint import TENSORS
 from flowmbpo.runs.files import BrokenFile
@@ -69,5 +68,5 @@ def _sizes(tensors: Path) -> tuple[int, int]:
     return shapes[0][0], shapes[1][0]
 
 
-def _json(path: Path, document: Any) -> None:
+def _json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")

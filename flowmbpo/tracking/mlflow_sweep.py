@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowmbpo.tracking.mlflow_client import translated, writing
 from flowmbpo.tracking.mlflow_writer import prepare_experiment
@@ -29,7 +29,7 @@ class SweepRun:
     def child_tags(self) -> dict[str, str]:
         return {PARENT_TAG: self.run_id}
 
-    def finish(self, params: Mapping[str, Any], reported: float | None) -> None:
+    def finish(self, params: Mapping[str, object], reported: float | None) -> None:
         """Say what won, and what its unseen seeds came to."""
         with translated(self.store):
             for key, value in {**params, "reported": reported}.items():

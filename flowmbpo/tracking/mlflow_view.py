@@ -7,8 +7,8 @@ Charts and columns that are not named here stay available in the UI. Not here: s
 from __future__ import annotations
 
 import json
-from typing import Any
 
+from flowmbpo.data_types import JSON, Document
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EVALUATED_REWARD
 from flowmbpo.tracking.store import Store
 
@@ -59,8 +59,8 @@ def server_of(store: Store, port: int) -> str:
     return store.uri if store.is_server else f"http://127.0.0.1:{port}"
 
 
-def _view() -> dict[str, Any]:
-    charts = [
+def _view() -> Document:
+    charts: list[JSON] = [
         {
             "uuid": f"flowmbpo-{metric}",
             "type": "LINE",
@@ -86,7 +86,7 @@ def _view() -> dict[str, Any]:
         for section, metrics in _SECTIONS.items()
         for metric, title in metrics.items()
     ]
-    sections = [
+    sections: list[JSON] = [
         {
             "uuid": f"flowmbpo-{name}",
             "name": name,

@@ -13,8 +13,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from flowmbpo.data_types import Document
 from flowmbpo.spec import extensions
 from flowmbpo.tracking import code_state
 
@@ -59,7 +59,7 @@ class Provenance:
             **self.slurm,
         }
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         """All of it but the diff, as JSON-able data."""
         code = {key: value for key, value in asdict(self.code).items() if key != "diff"}
         return {**code, **{key: value for key, value in asdict(self).items() if key != "code"}}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from flowmbpo.data_types import Document
 from flowmbpo.runs.journal import PHASE_TAG, TARGET_TAG, RunStatus
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EPOCH_SECONDS, EVALUATED_REWARD
 
@@ -146,7 +147,7 @@ class RunRecord:
         except (KeyError, ValueError):
             return None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         """What `--json` shows of it."""
         return {
             "run_id": self.run_id,

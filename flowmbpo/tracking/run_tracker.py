@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from flowmbpo.data_types import JSON
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import journal
 from flowmbpo.runs.journal import Entry, Journal, RunStatus, read_entries
@@ -39,7 +40,7 @@ class RunDescription:
 
     name: str
     seed: int
-    spec: Mapping[str, Any]
+    spec: Mapping[str, JSON]
     spec_hash: str
     device: str
 
@@ -277,7 +278,7 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(spec: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
     """Dotted names and texts: {"train": {"horizon": 16}} becomes {"train.horizon": "16"}; text as it is, else JSON."""
     flat: dict[str, str] = {}
     for key, value in spec.items():

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flowmbpo.algorithms.contract import Algorithm
+from flowmbpo.data_types import Document
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.training import builder
 from flowmbpo.training.clock import PhaseClock
@@ -40,7 +42,7 @@ class ProductRecorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[str, Any]:
+def measure_training(experiment: Experiment, device: str, epochs: int) -> Document:
     """Train `epochs` epochs after those that warm up (the experiment's own, and one more) and report medians.
 
     Returns a document of plain numbers: seconds per epoch and phase, environment steps per second, peak memory in MB,
@@ -85,7 +87,7 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> dict[s
     }
 
 
-def _count_products(algorithm: Any, epoch: int) -> dict[str, Counter[Product]]:
+def _count_products(algorithm: Algorithm, epoch: int) -> dict[str, Counter[Product]]:
     found = {}
     algorithm.begin_epoch(epoch)
     for name, phase in algorithm.phases:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+
+from flowmbpo.data_types import Document
 
 HORIZON = 16
 ROUNDS = 5  # the fastest of several short rounds: other work on the machine can only slow one down
 
 
-def measure_simulator(num_envs: int, seconds: float, device: str = "cpu", gradients: bool = False) -> dict[str, Any]:
+def measure_simulator(num_envs: int, seconds: float, device: str = "cpu", gradients: bool = False) -> Document:
     """Control steps per second of the Ant under random actions, resets included.
 
     Runs for about `seconds` after compiling and warming up. `env_steps_per_second` is that of the fastest of five
@@ -62,7 +63,7 @@ def measure_simulator(num_envs: int, seconds: float, device: str = "cpu", gradie
     }
 
 
-def measure_gradients(num_envs: int, seconds: float, device: str) -> dict[str, Any]:
+def measure_gradients(num_envs: int, seconds: float, device: str) -> Document:
     """Processor or device milliseconds of a rollout of 16 control steps: forward alone and with its gradient.
 
     `gradient_ratio` is that of the two; both in turn in every round, the fastest of each counts. The gradient is that

@@ -13,6 +13,7 @@ from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.pwm import PWM
 from flowmbpo.envs import make_env
+from flowmbpo.envs.contract import Env
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
 from flowmbpo.models.distributions import EnsembleDynamics, GaussianDynamics
@@ -70,7 +71,7 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     return Built(env, algorithm, evaluator, build_held_out(env, evaluation.episodes))
 
 
-def build_held_out(env: Any, episodes: int) -> HeldOut:
+def build_held_out(env: Env, episodes: int) -> HeldOut:
     """Where what an evaluation of so many episodes meets is kept, or the first of it."""
     steps = min(env.episode_length, MEASURED_STEPS)
     return HeldOut.of(env, steps=steps, episodes=min(episodes, MEASURED_EPISODES))
@@ -105,7 +106,7 @@ def build_normalizers(experiment: Experiment, device: torch.device) -> tuple[Obs
     return ObservationNormalizer(size, device, enabled=enabled, limit=limit), Scale(train.reward_scaling, device)
 
 
-def build_env(spec: EnvSpec, num_envs: int, seed: int, device: str) -> Any:
+def build_env(spec: EnvSpec, num_envs: int, seed: int, device: str) -> Env:
     """`num_envs` environments of this kind."""
     return make_env(num_envs=num_envs, seed=seed, device=device, **spec.model_dump())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from flowmbpo import __version__
 from flowmbpo.errors import WorkFailed
@@ -39,7 +38,7 @@ class CheckpointWriter:
             "experiment": experiment.model_dump(mode="json"),
         }
 
-    def write(self, state: Mapping[str, Any], epoch: int, env_steps: int, evaluation: Evaluation | None) -> None:
+    def write(self, state: Mapping[str, object], epoch: int, env_steps: int, evaluation: Evaluation | None) -> None:
         """Write a deployable checkpoint; with an evaluation it may be the best one."""
         self._check_folder()
         metrics = evaluation.metrics() if evaluation else {}
@@ -53,7 +52,7 @@ class CheckpointWriter:
             tags = {**protocol(evaluation.seed, evaluation.episodes).tags(), RATING_TAG: repr(evaluation.mean_reward)}
         self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics, tags=tags)
 
-    def write_resumable(self, state: Mapping[str, Any], epoch: int, env_steps: int) -> None:
+    def write_resumable(self, state: Mapping[str, object], epoch: int, env_steps: int) -> None:
         """Write a resumable state; earlier ones go once this one is complete."""
         self._check_folder()
         about = {**self._about, "epoch": epoch, "env_steps": env_steps}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,14 +30,14 @@ def code_versions() -> dict[str, str]:
     return {"flowmbpo": __version__, **known, **{name: package_version(name) for name in names}}
 
 
-def code_changes(then: Mapping[str, Any]) -> list[str]:
+def code_changes(then: Mapping[str, str]) -> list[str]:
     """How today's versions differ from those of a run, where both are known (`not_compared` has the rest)."""
     now = code_versions()
     compared = [name for name in now if name != _UNCOMMITTED and now[name] and then.get(name)]
     return [f"{name}: {then[name]} -> {now[name]}" for name in compared if then[name] != now[name]]
 
 
-def not_compared(then: Mapping[str, Any]) -> list[str]:
+def not_compared(then: Mapping[str, str]) -> list[str]:
     """What may have changed since a run began without anybody being able to tell, and why."""
     now, found = code_versions(), []
     if not now.get(_COMMIT):

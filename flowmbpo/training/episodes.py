@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from flowmbpo.data_types import State
 from flowmbpo.envs.contract import Env, Step
 
 WINDOW = 100  # finished episodes over which R and length are averaged
@@ -81,12 +80,12 @@ class EpisodeRecorder:
             "train/episode_length": self._lengths[:count].mean().item(),
         }
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         self._count()
         own = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
         return {"env": self.env.state_dict(), **own}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.env.load_state_dict(state["env"])
         self._held = 0
         for key, value in vars(self).items():

@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import flowmbpo
+from flowmbpo.data_types import Document
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.layout import RUNS
 from flowmbpo.spec.estimates import estimate
@@ -40,7 +41,7 @@ class Check:
     cure: str = ""
     fatal: bool = False
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         return asdict(self)
 
 

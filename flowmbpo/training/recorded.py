@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.envs.contract import Env
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import BrokenFile, output_file
 from flowmbpo.runs.tensors import open_tensors, write_tensors
@@ -19,14 +19,14 @@ from flowmbpo.spec.schema import EnvSpec, PretrainSpec, check_recorded
 FORMAT = "flowmbpo episodes 1"
 
 
-def write_recorded(path: Path, episodes: HeldOut, env: EnvSpec, about: Mapping[str, Any]) -> None:
+def write_recorded(path: Path, episodes: HeldOut, env: EnvSpec, about: Mapping[str, object]) -> None:
     """Write the episodes; `about` says where they come from. Raises WorkFailed when the file cannot be written."""
     words = {"format": FORMAT, "env": env.model_dump_json(), **{key: str(value) for key, value in about.items()}}
     with output_file(path) as temporary:
         write_tensors(temporary, episodes.state_dict(), words)
 
 
-def read_recorded(pretrain: PretrainSpec, env: Any, spec: EnvSpec) -> HeldOut:
+def read_recorded(pretrain: PretrainSpec, env: Env, spec: EnvSpec) -> HeldOut:
     """The recorded episodes, on the device of `env`. Raises UserError where it is missing, broken or foreign."""
     check_recorded(pretrain)
     path = Path(pretrain.data)

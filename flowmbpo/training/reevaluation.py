@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from flowmbpo.data_types import JSON
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.files import BrokenFile
 from flowmbpo.tracking.evaluations import EvaluationProtocol, EvaluationWriter
@@ -28,7 +28,7 @@ class Reevaluation:
     run: RunRecord
     checkpoint: CheckpointRecord
     how: EvaluationProtocol
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, JSON]
     skipped: bool = False  # its newest evaluation is of this kind already
     error: str | None = None
 

@@ -6,8 +6,8 @@ import contextlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from flowmbpo.data_types import Document
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import checkpoint, journal
 from flowmbpo.runs.files import BrokenFile
@@ -38,7 +38,7 @@ class Recipe:
     changes: list[str]
     unknown: list[str]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         """JSON-able data; the spec is in the run's own params."""
         return {
             "run_id": self.files.root.name,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+
+from flowmbpo.data_types import Document
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,5 @@ class RunResult:
     exit_code: int = 0
     message: str = ""
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         return asdict(self)

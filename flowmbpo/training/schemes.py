@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from flowmbpo.data_types import Document
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.spec.schema import FlowWorldModelSpec
@@ -15,7 +15,7 @@ from flowmbpo.training import builder, loading
 
 def judge_schemes(
     folder: Path, how: EvaluationProtocol, substeps: Sequence[int], integrators: Sequence[str], device: str
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Document]:
     """For each scheme its name, cost, evaluation (`eval/*`) and the model's diagnostics (`model/*`) on those episodes.
 
     The episodes start alike for all schemes. Without `integrators`, the one it was trained with. Raises BrokenFile when

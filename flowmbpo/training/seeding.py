@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +16,15 @@ class Seeds:
         self.networks, self.environment, self.algorithm = (int(word >> 1) for word in words)  # signed 63 bits
 
 
-def random_states() -> dict[str, Any]:
+def random_states() -> dict[str, torch.Tensor]:
     """Torch's global random state (networks draw from explicit generators, which carry their own)."""
-    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    state = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def restore_random_states(state: Mapping[str, Any]) -> None:
+def restore_random_states(state: Mapping[str, torch.Tensor]) -> None:
     """Inverse of `random_states`."""
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and torch.cuda.is_available():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowmbpo.algorithms.contract import Algorithm
 from flowmbpo.algorithms.held_out import HeldOut
+from flowmbpo.data_types import State
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs.journal import PHASE_TAG
 from flowmbpo.spec.schema import Experiment
@@ -255,7 +255,7 @@ class Trainer:
         self.checkpoints.write_resumable(self.state_dict(), self.epoch, self.env_steps)
         self._resumable_at, self._saved = time.monotonic(), self.epoch
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {
             "algorithm": self.algorithm.state_dict(),
             "env": self.env.state_dict(),
@@ -275,7 +275,7 @@ class Trainer:
             },
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.algorithm.load_state_dict(state["algorithm"])
         self.env.load_state_dict(state["env"])
         self.monitor.load_state_dict(state["monitor"])
