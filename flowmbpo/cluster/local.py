@@ -23,6 +23,7 @@ from flowmbpo.cluster.submission import Submission, TaskState, submissions
 from flowmbpo.cluster.task import Attempt, shell_code
 from flowmbpo.runs.files import BrokenFile, is_locked, locked, read_json, write_json
 from flowmbpo.runs.layout import JOBS, QueueFiles
+from flowmbpo.tracking.provenance import query_gpus
 
 POLL_SECONDS = 0.5
 STARTUP_SECONDS = 60.0  # from the queue's decision to the task's first word
@@ -155,18 +156,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     named = environment.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [part for part in named.split(",") if part]
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return done.stdout.split()
+    return list(query_gpus("index"))
 
 
 def state(submission: Submission, index: int) -> QueueState:

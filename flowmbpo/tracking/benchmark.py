@@ -28,12 +28,12 @@ def measure_logging(points: int = 60, interval: float = 0.5) -> Document:
         about = RunDescription("bench", 0, {"train": {"horizon": 16}}, "0", "cpu")
         with start_run(store, about, Path(folder) / RUNS) as tracker:
             time.sleep(2.0)  # let the spec and the provenance pass
-            calls, background, begun = tracker.seconds, tracker.background_seconds, time.perf_counter()
+            calls, background, begun = tracker.seconds, tracker.delivery.cpu_seconds, time.perf_counter()
             for point in range(points):
                 tracker.log(dict.fromkeys(names, point * 0.5), step=point + 1)
                 time.sleep(interval)
             wall = time.perf_counter() - begun
-            calls, background = tracker.seconds - calls, tracker.background_seconds - background
+            calls, background = tracker.seconds - calls, tracker.delivery.cpu_seconds - background
     return {
         "points": points,
         "metrics_per_point": _METRICS_PER_POINT,

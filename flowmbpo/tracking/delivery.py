@@ -155,11 +155,12 @@ class DeliveryThread:
 
     @property
     def undelivered(self) -> bool:
+        """Whether MLflow still lacks something; `flowmbpo sync` delivers it."""
         return self._thread.is_alive() or self._delivery is None or self._delivery.pending_bytes > 0 or self.refused > 0
 
     @property
     def refused(self) -> int:
-        """How many entries MLflow has not taken so far."""
+        """How many entries MLflow has refused so far; `flowmbpo sync` offers them again."""
         return self._delivery.refused if self._delivery else 0
 
     def create(self, create: journal.Create) -> str:

@@ -111,14 +111,18 @@ def _memory_gb() -> float:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Names from the driver's own tool: this room does not import torch."""
+    return query_gpus("name,memory.total")
+
+
+def query_gpus(fields: str) -> tuple[str, ...]:
+    """These of each GPU, from the driver's own tool: this room does not import torch."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=10,
+            timeout=20,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

@@ -121,7 +121,7 @@ class RunTracker:
                 f"{files.tracking} cannot be written ({error.strerror}); run in another directory"
             ) from None
         self._outbox = Outbox(files)
-        self._thread = thread
+        self.delivery = thread  # what MLflow has and lacks
         self._step = 0
         self._times: dict[int, int] = {}  # of the latest step, and of those before a resume
         self._status: RunStatus = "RUNNING"
@@ -133,21 +133,6 @@ class RunTracker:
     def run_id(self) -> str:
         return self.files.root.name
 
-    @property
-    def background_seconds(self) -> float:
-        """CPU time that the background thread has used since the run began."""
-        return self._thread.cpu_seconds
-
-    @property
-    def undelivered(self) -> bool:
-        """Whether MLflow still lacks something; `flowmbpo sync` delivers it."""
-        return self._thread.undelivered
-
-    @property
-    def refused(self) -> int:
-        """How many entries MLflow has refused; they are kept, and `flowmbpo sync` offers them again."""
-        return self._thread.refused
-
     def begin(self, create: journal.Create, about: RunDescription, origin: provenance.Provenance) -> None:
         self._append(create)
         self.tags({"flowmbpo.run_id": self.run_id, **process_tags(self.files.root)})
@@ -156,7 +141,7 @@ class RunTracker:
         self._text("provenance.json", json.dumps(origin.document(), indent=2))
         if origin.code.diff:
             self._text("uncommitted.diff", origin.code.diff)
-        self._thread.run(self._journal, self.files, self.run_id, lambda: self._step)
+        self.delivery.run(self._journal, self.files, self.run_id, lambda: self._step)
 
     def continue_(self) -> None:
         for entry, _ in read_entries(self._journal.path):
@@ -168,7 +153,7 @@ class RunTracker:
                 self._checkpoints.add(entry.name)
         self._append(journal.Status("RUNNING", _now_ms()))
         self.tags({**provenance.collect().tags(), **process_tags(self.files.root)})
-        self._thread.run(self._journal, self.files, self.run_id, lambda: self._step)
+        self.delivery.run(self._journal, self.files, self.run_id, lambda: self._step)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics at `step` real environment steps: one line of the journal, about 30 µs. Raises ValueError for a
@@ -179,7 +164,7 @@ class RunTracker:
         fresh = {name: float(value) for name, value in metrics.items() if step > self._logged.get(name, -1)}
         if fresh:
             self._append(journal.Metrics(self._time_of(step), step, fresh))
-            self._thread.wake()
+            self.delivery.wake()
         self.seconds += time.perf_counter() - begun
 
     def checkpoint(
@@ -215,14 +200,14 @@ class RunTracker:
                 )
             )
             self._sync()
-            self._thread.wake()
+            self.delivery.wake()
         self.seconds += time.perf_counter() - begun
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Upload a file under `folder` of the run's artifacts; it may be replaced or deleted afterwards."""
         begun = time.perf_counter()
         self._append(journal.Artifact(path.name, folder, self._outbox.keep(path)))
-        self._thread.wake()
+        self.delivery.wake()
         self.seconds += time.perf_counter() - begun
 
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -238,9 +223,9 @@ class RunTracker:
             self._append(last)
             self._sync()
             gone = not self._journal.path.exists()  # somebody deleted the folder: nothing can be delivered from it
-            self._thread.finish(last if gone else None)
+            self.delivery.finish(last if gone else None)
         except WorkFailed:  # the disk is full: the status still reaches the store
-            self._thread.finish(last)
+            self.delivery.finish(last)
         finally:
             self._journal.close()
             self._lock.release()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.tracking.records import (
@@ -46,6 +46,12 @@ _MODELS = """
     WHERE experiments.name = ? AND logged_models.lifecycle_stage = 'active'
     ORDER BY creation_timestamp_ms, model_id
 """
+_MODEL_PARAMS = "SELECT model_id, param_key, param_value FROM logged_model_params WHERE model_id IN ({})"
+_MODEL_TAGS = "SELECT model_id, tag_key, tag_value FROM logged_model_tags WHERE model_id IN ({})"
+_MODEL_METRICS = """
+    SELECT model_id, metric_name, metric_value FROM logged_model_metrics WHERE model_id IN ({})
+    ORDER BY metric_timestamp_ms
+"""  # the newest evaluation counts
 _BATCH = 500  # values in one IN (...) list
 
 
@@ -63,13 +69,9 @@ class SqliteReader:
             if deleted := db.execute(_DELETED, (EXPERIMENT,)).fetchone():
                 raise deleted_experiment(self.store, EXPERIMENT, *deleted)
             rows = db.execute(_RUNS, (EXPERIMENT,)).fetchall()
-            params: dict[str, dict[str, str]] = defaultdict(dict)
-            tags: dict[str, dict[str, str]] = defaultdict(dict)
+            params = _by_id(db.execute(f"SELECT run_uuid, key, value {_of('params')}", (EXPERIMENT,)))
+            tags = _by_id(db.execute(f"SELECT run_uuid, key, value {_of('tags')}", (EXPERIMENT,)))
             metrics: dict[str, dict[str, Latest]] = defaultdict(dict)
-            for run, key, value in db.execute(f"SELECT run_uuid, key, value {_of('params')}", (EXPERIMENT,)):
-                params[run][key] = value
-            for run, key, value in db.execute(f"SELECT run_uuid, key, value {_of('tags')}", (EXPERIMENT,)):
-                tags[run][key] = value
             columns = "run_uuid, key, value, is_nan, step, timestamp"
             for run, key, value, nan, step, time in db.execute(
                 f"SELECT {columns} {_of('latest_metrics')}", (EXPERIMENT,)
@@ -112,25 +114,13 @@ class SqliteReader:
         with self._query() as db:
             models = [row for row in db.execute(_MODELS, (EXPERIMENT,)) if row[1] in ids]
             wanted = [row[0] for row in models]
-            params: dict[str, dict[str, str]] = defaultdict(dict)
-            tags: dict[str, dict[str, str]] = defaultdict(dict)
-            metrics: dict[str, dict[str, float]] = defaultdict(dict)
-            for batch in batches(wanted, _BATCH):
-                chosen = f"WHERE model_id IN ({_marks(batch)})"
-                for model, key, value in db.execute(
-                    f"SELECT model_id, param_key, param_value FROM logged_model_params {chosen}", batch
-                ):
-                    params[model][key] = value
-                for model, key, value in db.execute(
-                    f"SELECT model_id, tag_key, tag_value FROM logged_model_tags {chosen}", batch
-                ):
-                    tags[model][key] = value
-                for model, key, value in db.execute(
-                    "SELECT model_id, metric_name, metric_value FROM logged_model_metrics "
-                    f"{chosen} ORDER BY metric_timestamp_ms",
-                    batch,
-                ):
-                    metrics[model][key] = value  # the newest evaluation counts
+
+            def of_models(sql: str) -> dict[str, dict[str, Any]]:
+                return _by_id(
+                    row for ids in batches(wanted, _BATCH) for row in db.execute(sql.format(_marks(ids)), ids)
+                )
+
+            params, tags, metrics = of_models(_MODEL_PARAMS), of_models(_MODEL_TAGS), of_models(_MODEL_METRICS)
         return [
             CheckpointRecord(ids[run], model, name, place, made / 1000, params[model], tags[model], metrics[model])
             for model, run, name, place, made in models
@@ -150,6 +140,14 @@ class SqliteReader:
             raise WorkFailed(f"{self._path} cannot be read just now ({error}); try again") from None
         except sqlite3.DatabaseError as error:
             raise damaged(self._path, error) from None
+
+
+def _by_id(rows: Iterable[tuple[str, str, Any]]) -> dict[str, dict[str, Any]]:
+    """From rows (id, key, value); the last value of a key counts."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for owner, key, value in rows:
+        found[owner][key] = value
+    return found
 
 
 def _of(table: str) -> str:

@@ -212,8 +212,8 @@ class _Session:
             failure = error
         finally:
             self.watcher.ended()
-        if self.tracker.undelivered:
-            refused = self.tracker.refused
+        if self.tracker.delivery.undelivered:
+            refused = self.tracker.delivery.refused
             lacks = f"has refused {refused} records of this run" if refused else "lacks part of this run"
             self.watcher.message(
                 f"the tracking store {lacks}; they are kept, and `flowmbpo sync` delivers them", warning=True

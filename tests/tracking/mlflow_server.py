@@ -62,5 +62,5 @@ def wait_for(condition, seconds: float = 60.0):
 
 def delivered(tracker) -> bool:
     """Whether the store has everything that a run has said so far."""
-    delivery = tracker._thread._delivery
+    delivery = tracker.delivery._delivery
     return delivery is not None and not delivery.pending_bytes

@@ -55,4 +55,4 @@ def test_what_a_library_throws_ends_neither_delivery_nor_training(store, about, 
         tracker.log({"train/epoch": 1.0}, step=1)
         wait_for(lambda: len(thrown) == 3)
         tracker.log({"train/epoch": 2.0}, step=2)
-    assert not tracker.undelivered
+    assert not tracker.delivery.undelivered

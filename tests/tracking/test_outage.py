@@ -64,7 +64,7 @@ def test_a_server_that_is_killed_and_restarted_under_a_run(server, about, tmp_pa
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
     (model,) = open_reader(store).checkpoints(open_reader(store).runs())
     assert (model.epoch, model.mean_reward) == (50, 7.0)
-    assert not tracker.undelivered
+    assert not tracker.delivery.undelivered
 
 
 def test_a_server_that_is_away_from_start_to_end(server, about, tmp_path, caplog):
@@ -72,7 +72,7 @@ def test_a_server_that_is_away_from_start_to_end(server, about, tmp_path, caplog
     with start_run(store, about, tmp_path / "runs") as tracker:
         log(tracker, range(1, 31))
     assert "starts all the same" in caplog.text
-    assert tracker.undelivered
+    assert tracker.delivery.undelivered
     (failed,) = sync_runs(tmp_path / "runs", None)
     assert "cannot be reached" in failed.problem
     server.start()
@@ -137,7 +137,7 @@ def test_training_goes_on_while_a_server_hangs(about, tmp_path, monkeypatch):
     points = [entry for entry, _ in read_entries(tracker.files.journal) if isinstance(entry, Metrics)]
     steps = [point.step for point in points if "train/epoch" in point.metrics]
     assert steps == [10 * n for n in range(1, 2001)]
-    assert tracker.undelivered
+    assert tracker.delivery.undelivered
 
 
 def test_a_refused_record_does_not_hold_up_the_others(store, about, client, tmp_path):

@@ -27,11 +27,11 @@ def test_a_run_that_was_deleted_and_restored_has_everything(store, about, client
             tracker.log({"train/epoch": float(step)}, step=step)
         (tmp_path / "note.txt").write_text("kept")
         tracker.artifact(tmp_path / "note.txt")
-    assert tracker.undelivered
-    assert tracker.refused >= 4  # RUNNING, tags, points, the file, FINISHED
+    assert tracker.delivery.undelivered
+    assert tracker.delivery.refused >= 4  # RUNNING, tags, points, the file, FINISHED
 
     (still,) = recovery.sync_runs(runs, None)
-    assert f"{tracker.refused} records are refused and kept" in still.problem
+    assert f"{tracker.delivery.refused} records are refused and kept" in still.problem
     client.restore_run(run_id)
     assert recovery.undelivered_runs(runs, None)
     (done,) = recovery.sync_runs(runs, None)
@@ -55,7 +55,7 @@ def test_only_the_newest_status_is_offered_again(store, about, client, tmp_path)
     client.restore_run(run_id)
     with resume_run(store, run_id, runs) as tracker:
         pass
-    assert not tracker.undelivered
+    assert not tracker.delivery.undelivered
     assert client.get_run(run_id).info.status == "FINISHED"
 
 

@@ -61,7 +61,7 @@ def test_a_finished_run_has_everything(store, about, client, tmp_path):
     assert {"spec.json", "provenance.json", "plots"} <= artifacts
     spec = json.loads((tmp_path / "mlartifacts" / tracker.run_id / "artifacts" / "spec.json").read_text())
     assert len(spec["world_model"]["note"]) == 7000
-    assert not tracker.undelivered
+    assert not tracker.delivery.undelivered
     assert not list((tracker.files.root / "tracking" / "outbox").iterdir())
 
 
