@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 import warp as wp
@@ -107,7 +106,7 @@ class AntEnv:
         seed, steps, episodes = (wp.from_torch(t) for t in (self._seed, self._steps, self._episodes))
         reward, terminated, truncated = (wp.from_torch(t) for t in (self._reward, self._terminated, self._truncated))
 
-        def record(kernel: wp.Kernel, threads: int, inputs: list[Any], block_dim: int = 64) -> wp.Launch:
+        def record(kernel: wp.Kernel, threads: int, inputs: list[object], block_dim: int = 64) -> wp.Launch:
             return wp.launch(
                 kernel, threads, inputs, device=warp_device, block_dim=block_dim, record_cmd=True, record_tape=False
             )
@@ -169,7 +168,7 @@ class AntEnv:
         self._obs.zero_()
         self._state[:, kernels.REWARD] = -kernels.FALLEN_HEIGHT
 
-    def _stream(self) -> Any:
+    def _stream(self) -> wp.Stream | None:
         """The stream on which torch works now, so that launches keep its order and can be captured with it."""
         return wp.stream_from_torch(torch.cuda.current_stream(self.device)) if self.device.type == "cuda" else None
 

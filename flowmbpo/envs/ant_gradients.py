@@ -25,7 +25,7 @@ from flowmbpo.physics.formulas import flatten, interpret
 from flowmbpo.physics.kernels_ant import ANGLES, HEIGHT, OMEGA, PX, PZ, QUATERNION, RATES, STATE_ROWS, VELOCITY
 from flowmbpo.physics.runtime import start_warp
 from flowmbpo.physics.step_source import step_source
-from flowmbpo.physics.tracing import Graph, Segment
+from flowmbpo.physics.tracing import Graph, Number, Segment
 
 Layout = Literal["coordinates", "observation"]
 _RATES = slice(RATES - HEIGHT, RATES - HEIGHT + ant.NUM_ACTIONS)  # of the observation
@@ -128,13 +128,13 @@ def _launch(kernel: wp.Kernel, interval: int, *arrays: Tensor) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _recorded(kernel: wp.Kernel, first: int, threads: int, device: Any) -> wp.Launch:
+def _recorded(kernel: wp.Kernel, first: int, threads: int, device: wp.Device | str) -> wp.Launch:
     """A launch whose further arguments are set when it is used: that costs a tenth of launching anew."""
     arguments = [first] + [0] * (len(kernel.adj.args) - 1)
     return wp.launch(kernel, threads, arguments, device=device, block_dim=32, record_cmd=True, record_tape=False)
 
 
-def _run(launch: wp.Launch, values: list[int], stream: Any = None) -> None:
+def _run(launch: wp.Launch, values: list[int], stream: wp.Stream | None = None) -> None:
     for index, value in enumerate(values):
         launch.set_param_at_index_from_ctype(1 + index, value)
     launch.launch(stream)
@@ -205,7 +205,7 @@ def _rows(arithmetic: Any, x: list[Any]) -> Any:
     return p.x, p.z, p.y, *q[3:7], velocity, *w, *q[7:], *rates, *action
 
 
-def _coordinates(graph: Graph, rows: list[Any]) -> Any:
+def _coordinates(graph: Graph, rows: list[Number]) -> Any:
     """ROWS -> joint_q, joint_qd, observation."""
     p, w = vec3([rows[PX], rows[HEIGHT], rows[PZ]]), rows[OMEGA : OMEGA + 3]
     v = vec3(rows[VELOCITY : VELOCITY + 3]) - interpret(lanes.cross, graph)(vec3(w), p)
@@ -213,7 +213,7 @@ def _coordinates(graph: Graph, rows: list[Any]) -> Any:
     return *q, *w, v, *rows[RATES:STATE_ROWS], _observation(graph, rows)
 
 
-def _rows_observed(graph: Graph, x: list[Any]) -> Any:
+def _rows_observed(graph: Graph, x: list[Number]) -> Any:
     """Observation, action -> ROWS."""
     obs, action = x[:_OBS], x[_OBS:]
     rates = [(1.0 / task.RATE_SCALE) * rate for rate in obs[_RATES]]

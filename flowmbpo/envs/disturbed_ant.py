@@ -85,10 +85,10 @@ class DisturbedAnt(AntEnv):
         self._record_disturbances(padded, torque_noise, payload, observation_noise)
 
     def _record_disturbances(self, padded: int, torque_noise: float, payload: float, observation_noise: float) -> None:
-        def of(*tensors: torch.Tensor) -> list[Any]:
+        def of(*tensors: torch.Tensor) -> list[object]:
             return [wp.from_torch(t) for t in tensors]
 
-        def record(kernel: wp.Kernel, inputs: list[Any]) -> wp.Launch:
+        def record(kernel: wp.Kernel, inputs: list[object]) -> wp.Launch:
             device = wp.device_from_torch(self.device)
             return wp.launch(kernel, padded, inputs, device=device, record_cmd=True, record_tape=False)
 

@@ -43,8 +43,8 @@ class TorchVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, object] | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Begin a new episode, in all environments or where `options["reset_mask"]` (num_envs,), bool, is set.
 
         `seed` restarts the random streams, which belong to the batch, as in Gymnasium's own batched environments: of a
@@ -74,13 +74,13 @@ class TorchVectorEnv(VectorEnv):
         self._env.load_state_dict(after)
         return obs
 
-    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: object) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Apply actions (num_envs, action_dim) in [-1, 1]."""
         given = torch.as_tensor(np.asarray(actions, dtype=np.float32), device=self._env.device)
         step = self._env.step(given)
         terminated, truncated = _numpy(step.terminated), _numpy(step.truncated)
         done = terminated | truncated
-        info: dict[str, Any] = {}
+        info: dict[str, np.ndarray] = {}
         if done.any():
             info = {"final_obs": _numpy(step.obs_before_reset), "_final_obs": done}
         self._obs = _numpy(step.obs)
@@ -96,20 +96,20 @@ class TorchEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.action_space = self._batch.single_action_space
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Begin a new episode; `seed` restarts the random streams."""
         super().reset(seed=seed)
         obs, info = self._batch.reset(seed=seed, options=options)
         return obs[0], info
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, np.ndarray]]:
         """Apply an action (action_dim,) in [-1, 1]."""
         obs, reward, terminated, truncated, info = self._batch.step(np.asarray(action)[None])
         return info.get("final_obs", obs)[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
 
-def _checked_mask(options: dict[str, Any] | None, num_envs: int) -> np.ndarray | None:
+def _checked_mask(options: dict[str, object] | None, num_envs: int) -> np.ndarray | None:
     """The mask in `options`. Raises ValueError for a wrong one and for options that are not known."""
     given = dict(options or {})
     mask = given.pop("reset_mask", None)

@@ -49,7 +49,7 @@ def _pointmass() -> Scene:
 SCENES: dict[str, Callable[[], Scene]] = {"ant": _ant, "pointmass": _pointmass}
 
 
-def scene_of(kind: str, env: Any) -> Scene:
+def scene_of(kind: str, env: object) -> Scene:
     """The scene of an environment of this kind. Raises UserError where it has none."""
     make = SCENES.get(kind) or getattr(env, "scene", None)
     if make is None:

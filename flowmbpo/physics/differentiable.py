@@ -13,7 +13,7 @@ from typing import Any
 from flowmbpo.physics import ant, kernels_ant, kernels_leg, kernels_mass, lanes
 from flowmbpo.physics.formulas import interpret, rebuild, size
 from flowmbpo.physics.kernels_ant import ANGLES, HEIGHT, OMEGA, PX, PZ, QUATERNION, RATES, STATE_ROWS, VELOCITY
-from flowmbpo.physics.tracing import Graph, Segment
+from flowmbpo.physics.tracing import Graph, Number, Segment
 
 TORSO = size(kernels_ant.empty_torso)
 HINGES = 4  # of a leg: hip, ankle and their rates
@@ -29,7 +29,7 @@ START = BODY + TORQUES + 4  # body, motor torques, world up in anchor axes, heig
 ROWS = STATE_ROWS + ant.NUM_ACTIONS  # state and action
 
 
-def vec3(x: list[Any]) -> Any:
+def vec3(x: list[Number]) -> Any:
     """A vector from three numbers."""
     return rebuild(lanes.empty_vec3, x)
 
@@ -37,7 +37,7 @@ def vec3(x: list[Any]) -> Any:
 def _formulas(graph: Graph) -> SimpleNamespace:
     polynomials = interpret(kernels_leg.cos_sin, graph)
 
-    def cos_sin(angle: Any) -> tuple[Any, Any]:
+    def cos_sin(angle: Number) -> tuple[Number, Number]:
         """Their derivatives are each other, not those of the polynomials."""
         c, s = polynomials(angle)
         return graph.operate("cosine", c, s, angle), graph.operate("sine", s, c, angle)
@@ -56,12 +56,12 @@ def _turned(f: SimpleNamespace, torso: Any) -> Any:
     return f.rotation(torso.qx, torso.qy, torso.qz, torso.qw)
 
 
-def _legs(x: list[Any]) -> list[list[Any]]:
+def _legs(x: list[Number]) -> list[list[Number]]:
     width = len(x) // ant.NUM_LEGS
     return [x[leg * width : (leg + 1) * width] for leg in range(ant.NUM_LEGS)]
 
 
-def _begin(graph: Graph, rows: list[Any]) -> Any:
+def _begin(graph: Graph, rows: list[Number]) -> Any:
     """ROWS -> START."""
     f = _formulas(graph)
     axes = f.rotation(*rows[QUATERNION : QUATERNION + 4])
@@ -74,13 +74,13 @@ def _begin(graph: Graph, rows: list[Any]) -> Any:
     return *(0.0,) * 6, 1.0, v, w, *legs, *motors, axes.y, rows[HEIGHT]
 
 
-def _inertia(graph: Graph, angles: list[Any], mount: list[Any]) -> Any:
+def _inertia(graph: Graph, angles: list[Number], mount: list[Number]) -> Any:
     """What a leg adds to the root block, and its factor in torso axes."""
     leg = rebuild(kernels_leg.empty_leg, [*angles, 0.0, 0.0, 0.0, 0.0])
     return _formulas(graph).add_leg(rebuild(kernels_leg.empty_root_block, [0.0] * BLOCK), leg, mount)
 
 
-def _complete(graph: Graph, block: list[Any], factors: list[Any], torso: list[Any]) -> Any:
+def _complete(graph: Graph, block: list[Number], factors: list[Number], torso: list[Number]) -> Any:
     """Sum of the legs' blocks, the legs' factors in torso axes -> FACTORS in anchor axes."""
     f = _formulas(graph)
     legs = [rebuild(kernels_leg.empty_leg_factor, part) for part in _legs(factors)]
@@ -88,7 +88,7 @@ def _complete(graph: Graph, block: list[Any], factors: list[Any], torso: list[An
     return f.complete(whole, *legs, rebuild(kernels_ant.empty_torso, torso))
 
 
-def _motion(graph: Graph, torso: list[Any], anchor: list[Any]) -> Any:
+def _motion(graph: Graph, torso: list[Number], anchor: list[Number]) -> Any:
     """Torso, world up and height of the anchor -> MOTION, the WRENCH that the torso alone must be given, its depth."""
     f = _formulas(graph)
     body = rebuild(kernels_ant.empty_torso, torso)
@@ -96,7 +96,7 @@ def _motion(graph: Graph, torso: list[Any], anchor: list[Any]) -> Any:
     return motion, f.torso_wrench(kernels_mass.M0, *motion), graph.operate("fixed", graph.depths[0])
 
 
-def _leg(graph: Graph, hinges: list[Any], motors: list[Any], motion: list[Any], mount: list[Any]) -> Any:
+def _leg(graph: Graph, hinges: list[Number], motors: list[Number], motion: list[Number], mount: list[Number]) -> Any:
     """-> WRENCH, the torques on hip and ankle, and the depth of the deeper of knee and hip."""
     leg = rebuild(kernels_leg.empty_leg, [*hinges, *motors])
     torso = (vec3(motion[i : i + 3]) for i in range(0, 12, 3))
@@ -105,7 +105,7 @@ def _leg(graph: Graph, hinges: list[Any], motors: list[Any], motion: list[Any], 
     return forces, graph.operate("fixed", graph.maximum(knee, hip))
 
 
-def _move(graph: Graph, body: list[Any], forces: list[Any], factors: list[Any]) -> Any:
+def _move(graph: Graph, body: list[Number], forces: list[Number], factors: list[Number]) -> Any:
     """BODY, WRENCH and TORQUES, FACTORS -> BODY one substep later."""
     f = _formulas(graph)
     torso = rebuild(kernels_ant.empty_torso, body)
@@ -117,14 +117,14 @@ def _move(graph: Graph, body: list[Any], forces: list[Any], factors: list[Any]) 
         moment, force = f.eliminate(leg, *torque, moment, force)
     w_dot = f.sym_times(inverse.angular, moment - f.times(inverse.x, force))
     v_dot = f.sym_times(inverse.linear, force) - f.transposed_times(inverse.x, w_dot)
-    hinges: list[Any] = []
+    hinges: list[Number] = []
     for held, leg, torque in zip(_legs(body[TORSO:]), legs, torques, strict=True):
         moved = f.move_leg(rebuild(kernels_leg.empty_leg, [*held, 0.0, 0.0]), leg, *torque, w_dot, v_dot)
         hinges += [moved.hip, moved.ankle, moved.hip_rate, moved.ankle_rate]
     return f.move_torso(torso, w_dot, v_dot), *hinges
 
 
-def _finish(graph: Graph, rows: list[Any], body: list[Any]) -> Any:
+def _finish(graph: Graph, rows: list[Number], body: list[Number]) -> Any:
     """Position and quaternion of the anchor, BODY -> STATE_ROWS."""
     f = _formulas(graph)
     quaternion = rows[QUATERNION : QUATERNION + 4]

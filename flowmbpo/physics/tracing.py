@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from flowmbpo.physics.formulas import flatten
+
+Number: TypeAlias = "Value | float"
 
 
 class Value:
@@ -27,25 +29,25 @@ class Value:
         self.active = active  # depends on an input with respect to which one differentiates
         self.index = len(graph.values)
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: Number) -> Number:
         return self.graph.add(self, other)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: Number) -> Number:
         return self.graph.sub(self, other)
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: Number) -> Number:
         return self.graph.mul(self, other)
 
-    def __truediv__(self, other: Any) -> Any:
+    def __truediv__(self, other: Number) -> Number:
         return self.graph.div(self, other)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> Number:
         return self.graph.operate("neg", self)
 
-    def __rsub__(self, other: float) -> Any:
+    def __rsub__(self, other: float) -> Number:
         return self.graph.sub(other, self)
 
-    def __rtruediv__(self, other: float) -> Any:
+    def __rtruediv__(self, other: float) -> Number:
         return self.graph.div(other, self)
 
     __radd__ = __add__
@@ -64,13 +66,13 @@ class Graph:
         self.depths: list[Value] = []
         self.replaced: dict[Any, Callable[..., Any]] = {}
         self._contacts = contacts
-        self._known: dict[tuple[Any, ...], Value] = {}
+        self._known: dict[tuple[object, ...], Value] = {}
 
     def any_positive(self, depth: Value) -> bool:
         self.depths.append(depth)
         return self._contacts is None or len(self.depths) <= self._contacts
 
-    def operate(self, operation: str, *arguments: Any, active: bool = False) -> Value:
+    def operate(self, operation: str, *arguments: object, active: bool = False) -> Value:
         key = (operation, *arguments)
         if key not in self._known:
             active = active or any(isinstance(argument, Value) and argument.active for argument in arguments)
@@ -78,7 +80,7 @@ class Graph:
             self.values.append(value)
         return self._known[key]
 
-    def add(self, a: Any, b: Any) -> Any:
+    def add(self, a: Number, b: Number) -> Number:
         if not isinstance(a, Value) and a == 0.0:
             return b
         if not isinstance(b, Value) and b == 0.0:
@@ -87,16 +89,16 @@ class Graph:
             return self.sub(a, b.arguments[0])
         return self.operate("add", a, b)
 
-    def sub(self, a: Any, b: Any) -> Any:
+    def sub(self, a: Number, b: Number) -> Number:
         if a is b:
             return 0.0
         if not isinstance(b, Value) and b == 0.0:
             return a
         if not isinstance(a, Value) and a == 0.0:
-            return b.arguments[0] if b.operation == "neg" else self.operate("neg", b)
+            return b.arguments[0] if isinstance(b, Value) and b.operation == "neg" else self.operate("neg", b)
         return self.operate("sub", a, b)
 
-    def mul(self, a: Any, b: Any) -> Any:
+    def mul(self, a: Number, b: Number) -> Number:
         for one, other in ((a, b), (b, a)):
             if not isinstance(one, Value) and one in (0.0, 1.0):
                 return 0.0 if one == 0.0 else other
@@ -106,24 +108,24 @@ class Graph:
                 return self.sub(0.0, self.mul(one.arguments[0], other))
         return self.operate("mul", a, b)
 
-    def div(self, a: Any, b: Any) -> Any:
+    def div(self, a: Number, b: Number) -> Number:
         """a / b by the inverse of b, which the derivative needs too."""
         return self.mul(a, self.operate("inverse", b)) if isinstance(b, Value) else self.mul(a, 1.0 / b)
 
-    def maximum(self, a: Any, b: Any) -> Any:
+    def maximum(self, a: Number, b: Number) -> Number:
         return self.operate("max", a, b)
 
-    def minimum(self, a: Any, b: Any) -> Any:
+    def minimum(self, a: Number, b: Number) -> Number:
         return self.operate("min", a, b)
 
-    def root(self, a: Any) -> Any:
+    def root(self, a: Number) -> Number:
         return self.operate("sqrt", a)
 
-    def nearest(self, a: Any) -> Any:
+    def nearest(self, a: Number) -> Number:
         return self.operate("rint", a)
 
 
-def _partials(value: Value, adjoint: Any) -> list[tuple[Any, Any]]:
+def _partials(value: Value, adjoint: Number) -> list[tuple[Number, Number]]:
     """The arguments of an operation, each with what it adds to the argument's adjoint."""
     graph, arguments = value.graph, value.arguments
     a, b = arguments[0], arguments[-1]
@@ -186,13 +188,13 @@ class Segment:
         return len(self._results)
 
     @functools.cached_property
-    def _cotangents(self) -> dict[str, list[Any]]:
+    def _cotangents(self) -> dict[str, list[Number]]:
         """Expressions of J^T cy, one for each input."""
         graph = self._graph
         forward = list(graph.values)
-        adjoints: dict[Any, Any] = {}
+        adjoints: dict[Value, Number] = {}
 
-        def contribute(value: Any, share: Any) -> None:
+        def contribute(value: Number, share: Number) -> None:
             if isinstance(value, Value) and value.active and not (isinstance(share, float) and share == 0.0):
                 adjoints[value] = graph.add(adjoints[value], share) if value in adjoints else share
 
@@ -226,7 +228,7 @@ class Segment:
         )
 
 
-def _body(wanted: Iterable[Any]) -> str:
+def _body(wanted: Iterable[Number]) -> str:
     """What the wanted numbers need, in order."""
     needed: set[Value] = set()
     open_values = [value for value in wanted if isinstance(value, Value)]
@@ -242,7 +244,7 @@ def _lines(statements: Iterable[str]) -> str:
     return "\n".join(statements)
 
 
-def _name(value: Any) -> str:
+def _name(value: Number) -> str:
     return f"t{value.index}" if isinstance(value, Value) else f"V({float(np.float32(value))!r}f)"
 
 
