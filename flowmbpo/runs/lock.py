@@ -116,18 +116,10 @@ def is_dead(tags: Mapping[str, str], folder: Path | None = None, now: float | No
             return not locked
         pid = tags.get(PID_TAG, "")
         if pid.isdigit() and pid_space() and tags.get(PID_SPACE_TAG) == pid_space():
-            return not _process_exists(int(pid))
+            import psutil
+
+            return not psutil.pid_exists(int(pid))
     if HEARTBEAT_TAG not in tags:
         return False
     run = f"{host}:{tags.get(DIRECTORY_TAG, '')}"
     return heartbeats.silence(run, tags[HEARTBEAT_TAG], time.time() if now is None else now) > SILENCE_SECONDS
-
-
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

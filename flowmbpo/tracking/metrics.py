@@ -59,15 +59,19 @@ def _as_regex(name: str) -> str:
 
 
 @cache
+def find(name: str) -> Metric | None:
+    """The catalogue's row for `name`; None for a name that is not in it."""
+    return next((row for pattern, row in _patterns() if pattern.match(name)), None)
+
+
 def metric(name: str) -> Metric:
     """The catalogue's row for `name`.
 
     Raises:
         ValueError: the name is not in the catalogue; the message names the nearest one.
     """
-    for pattern, row in _patterns():
-        if pattern.match(name):
-            return row
+    if row := find(name):
+        return row
     near = get_close_matches(name, [row.name for row in CATALOGUE], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"unknown metric {name!r}{hint} (every metric has a row in flowmbpo/tracking/metrics.md)")

@@ -17,6 +17,7 @@ from flowmbpo.errors import UserError
 from flowmbpo.runs import journal
 from flowmbpo.tracking.foreign_logs import ForeignLog, Row, choose_run
 from flowmbpo.tracking.metrics import EPISODE_REWARD, check_names
+from flowmbpo.tracking.metrics import find as find_metric
 from flowmbpo.tracking.mlflow_client import open_client, translated
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.records import ORIGIN_TAG, RunRecord
@@ -114,21 +115,13 @@ def _names(log: ForeignLog, how: Mapped) -> dict[str, str]:
                 check_names([ours])
             except ValueError as error:
                 raise UserError(f"--map {ours}={theirs}: {error}") from None
-    names = {name: name for name in log.names if _is_ours(name)}
+    names = {name: name for name in log.names if find_metric(name)}
     names |= {ours: theirs for ours, theirs in how.columns.items() if ours not in (ENV_STEPS, SECONDS)}
     if EPISODE_REWARD not in names:
         raise UserError(
             f"which of the logged names is R? Say --map {EPISODE_REWARD}=NAME. There are {', '.join(log.names[:40])}"
         )
     return names
-
-
-def _is_ours(name: str) -> bool:
-    try:
-        check_names([name])
-    except ValueError:
-        return False
-    return True
 
 
 def _seconds(row: Row, column: str | None, beginning: float | None) -> float:

@@ -89,8 +89,10 @@ def machine_checks(experiments: Sequence[Experiment], device: str, tracking_uri:
 
 
 def _python() -> str:
+    from flowmbpo.tracking.provenance import package_version
+
     needed = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in _requirements() if "extra ==" not in line]
-    if missing := [name for name in needed if not _is_installed(name)]:
+    if missing := [name for name in needed if not package_version(name)]:
         raise Bad(f"{', '.join(missing)} not installed", f"pip install {' '.join(missing)}")
     place = Path(flowmbpo.__file__).parent
     return f"Python {platform.python_version()}, flowmbpo {flowmbpo.__version__} from {place}"
@@ -101,13 +103,6 @@ def _requirements() -> list[str]:
         return metadata.requires("flowmbpo") or []
     except metadata.PackageNotFoundError:
         return []  # a copy without an installation
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return bool(metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return False
 
 
 def _torch(device: str) -> str:
