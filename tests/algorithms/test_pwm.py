@@ -404,3 +404,14 @@ def test_values_are_learned_at_predicted_states_too(monkeypatch):
     assert torch.equal(latents[0], rolled[0])
     assert not torch.equal(latents, rolled)
     assert torch.equal(*given["targets"].chunk(2))
+
+
+def test_the_names_in_a_resumable_state_stay():
+    """Runs that were begun by an earlier commit go on."""
+    state = learner().state_dict()
+    acting = {"world_model", "actor", "critic", "observations", "reward_scale", "value_targets"}
+    learning = {"training_actor", "target_critic", "return_scale", "collector", "optimizers", "generator", "bad_steps"}
+    progress = {"world_model_updates", "caught_up", "pretrain_left", "unfinished", "updates"}
+    assert set(state) == acting | learning | progress
+    assert set(state["optimizers"]) == {"actor", "critic", "world_model"}
+    assert set(state["updates"]) == {"done", "total", "sums"}
