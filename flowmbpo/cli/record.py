@@ -60,7 +60,7 @@ def record(
         return
     tables.say(
         f"{out}: {episodes:,} episodes with {kept.transitions:,} transitions, R {result.mean_reward:,.0f} "
-        f"± {result.std_reward:,.0f} with noise"
+        f"± {result.metrics['eval/std_reward']:,.0f} with noise"
     )
 
 

@@ -13,7 +13,7 @@ from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.records import RATING_TAG
 from flowmbpo.tracking.tracker import Tracker
 from flowmbpo.training.continuation import code_versions
-from flowmbpo.training.evaluator import Evaluation, protocol
+from flowmbpo.training.evaluator import Evaluation
 
 
 class CheckpointWriter:
@@ -41,7 +41,7 @@ class CheckpointWriter:
     def write(self, state: Mapping[str, object], epoch: int, env_steps: int, evaluation: Evaluation | None) -> None:
         """Write a deployable checkpoint; with an evaluation it may be the best one."""
         self._check_folder()
-        metrics = evaluation.metrics() if evaluation else {}
+        metrics = evaluation.metrics if evaluation else {}
         about = {**self._about, "epoch": epoch, "env_steps": env_steps, "evaluation": metrics}
         path = checkpoint.save(self.files.checkpoint(epoch), state, kind="checkpoint", about=about)
         if evaluation and evaluation.mean_reward > self.best_reward:
@@ -49,7 +49,7 @@ class CheckpointWriter:
         checkpoint.keep(self.files, self.experiment.train.checkpoint_interval, epoch)
         tags = {}
         if evaluation:
-            tags = {**protocol(evaluation.seed, evaluation.episodes).tags(), RATING_TAG: repr(evaluation.mean_reward)}
+            tags = {**evaluation.how.tags(), RATING_TAG: repr(evaluation.mean_reward)}
         self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics, tags=tags)
 
     def write_resumable(self, state: Mapping[str, object], epoch: int, env_steps: int) -> None:

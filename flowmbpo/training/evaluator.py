@@ -5,7 +5,7 @@ The world model's own prediction of the same episodes is reported beside the res
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -20,29 +20,14 @@ _SYNC_EVERY = 25  # control steps between looks at whether every episode has end
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result over full episodes; rewards are undiscounted sums, lengths are control steps, speed is m/s along +x."""
+    """Result over full episodes: the figures by their names in the catalogue of metrics, and how they were obtained."""
 
-    version: int
-    seed: int
-    episodes: int
-    mean_reward: float
-    std_reward: float
-    median_reward: float
-    q05_reward: float
-    q25_reward: float
-    q75_reward: float
-    q95_reward: float
-    min_reward: float
-    max_reward: float
-    mean_length: float
-    fall_share: float
-    forward_speed: float | None
-    model_predicted_reward: float
+    how: EvaluationProtocol
+    metrics: dict[str, float]
 
-    def metrics(self) -> dict[str, float]:
-        """The figures by their names in the metrics catalogue."""
-        figures = {key: value for key, value in asdict(self).items() if key not in ("version", "seed", "episodes")}
-        return {f"eval/{key}": float(value) for key, value in figures.items() if value is not None}
+    @property
+    def mean_reward(self) -> float:
+        return self.metrics["eval/mean_reward"]
 
 
 class Evaluator:
@@ -82,24 +67,26 @@ class Evaluator:
             obs = step.obs
             if count % _SYNC_EVERY == 0 and not alive.any():
                 break
-        quantiles = torch.quantile(reward, torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], device=reward.device)).tolist()
+        shares = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], device=reward.device)
+        q05, q25, median, q75, q95 = torch.quantile(reward, shares)
+        moves = env.forward_velocity_index is not None
+        figures = {
+            "mean_reward": reward.mean(),
+            "std_reward": reward.std(correction=0),
+            "median_reward": median,
+            "q05_reward": q05,
+            "q25_reward": q25,
+            "q75_reward": q75,
+            "q95_reward": q95,
+            "min_reward": reward.min(),
+            "max_reward": reward.max(),
+            "mean_length": length.mean(),
+            "fall_share": fell.mean(),
+            **({"forward_speed": speed.sum() / length.sum()} if moves else {}),
+            "model_predicted_reward": predicted.mean(),
+        }
         return Evaluation(
-            version=VERSION,
-            seed=self.seed,
-            episodes=env.num_envs,
-            mean_reward=reward.mean().item(),
-            std_reward=reward.std(correction=0).item(),
-            median_reward=quantiles[2],
-            q05_reward=quantiles[0],
-            q25_reward=quantiles[1],
-            q75_reward=quantiles[3],
-            q95_reward=quantiles[4],
-            min_reward=reward.min().item(),
-            max_reward=reward.max().item(),
-            mean_length=length.mean().item(),
-            fall_share=fell.mean().item(),
-            forward_speed=(speed.sum() / length.sum()).item() if env.forward_velocity_index is not None else None,
-            model_predicted_reward=predicted.mean().item(),
+            protocol(self.seed, env.num_envs), {f"eval/{name}": value.item() for name, value in figures.items()}
         )
 
 

@@ -53,7 +53,7 @@ class Reevaluator:
             return Reevaluation(run, found, how, _evaluation(found.metrics), skipped=True)
         try:
             with checkpoint_folder(self.store, found) as folder:
-                metrics = self.evaluate(folder, how).metrics()
+                metrics = self.evaluate(folder, how).metrics
         except (BrokenFile, FileNotFoundError) as error:
             return Reevaluation(run, found, how, {}, error=str(error))
         self._writer.write(run, found, metrics, how)

@@ -45,6 +45,6 @@ def judge_schemes(
                 "integrator": integrator,
                 "substeps": count,
                 "evaluations_per_step": dynamics.evaluations_per_step,
-                **evaluation.metrics(),
+                **evaluation.metrics,
                 **scores,
             }

@@ -242,7 +242,7 @@ class Trainer:
     def _evaluate(self) -> None:
         self._check_finite()
         evaluation = self.evaluator(self.algorithm.policy(), self.held_out)
-        metrics = evaluation.metrics()
+        metrics = dict(evaluation.metrics)
         diagnostics = self.algorithm.diagnose(self.held_out)
         metrics |= {name: value.item() for name, value in diagnostics.items()}
         self.tracker.log(metrics, self.env_steps)

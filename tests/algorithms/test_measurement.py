@@ -97,7 +97,7 @@ def test_held_out_is_the_first_episode_of_each_environment_as_it_was():
     evaluation = Evaluator(env, seed=3)(Drunkard(), record)
     found = vars(record)
     lengths = found["_lengths"]
-    assert lengths.sum() == evaluation.mean_length * 8
+    assert lengths.sum() == evaluation.metrics["eval/mean_length"] * 8
     assert lengths.min() < 150 < lengths.max()
     torch.testing.assert_close(
         sum(found["_rewards"][: int(n), i].sum() for i, n in enumerate(lengths)) / 8,

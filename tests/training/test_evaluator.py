@@ -51,17 +51,17 @@ class Boaster:
 def test_it_sums_the_environments_reward_and_never_the_models():
     found = Evaluator(Ladder(), seed=0)(Boaster())
     assert found.mean_reward == pytest.approx(2 * (1 + 2 + 3 + 4) / 4)
-    assert found.model_predicted_reward == pytest.approx(1000 * (1 + 2 + 3 + 4) / 4)
-    assert found.metrics()["eval/mean_reward"] == found.mean_reward
+    assert found.metrics["eval/model_predicted_reward"] == pytest.approx(1000 * (1 + 2 + 3 + 4) / 4)
+    assert found.metrics["eval/mean_reward"] == found.mean_reward
 
 
 def test_lengths_falls_speed_and_spread():
-    found = Evaluator(Ladder(), seed=0)(Boaster())
-    assert found.mean_length == pytest.approx(2.5)
-    assert found.fall_share == pytest.approx(3 / 4)  # the truncated one did not fall
-    assert found.forward_speed == pytest.approx(1.5)
-    assert (found.min_reward, found.median_reward, found.max_reward) == (2.0, 5.0, 8.0)
-    assert found.std_reward == pytest.approx(5.0**0.5)
+    found = Evaluator(Ladder(), seed=0)(Boaster()).metrics
+    assert found["eval/mean_length"] == pytest.approx(2.5)
+    assert found["eval/fall_share"] == pytest.approx(3 / 4)  # the truncated one did not fall
+    assert found["eval/forward_speed"] == pytest.approx(1.5)
+    assert (found["eval/min_reward"], found["eval/median_reward"], found["eval/max_reward"]) == (2.0, 5.0, 8.0)
+    assert found["eval/std_reward"] == pytest.approx(5.0**0.5)
 
 
 def test_every_evaluation_starts_from_the_same_state():

@@ -97,7 +97,7 @@ def test_it_is_the_first_episode_of_the_evaluation(saved, env):
     evaluator = builder.build_evaluator(experiment, 1, experiment.evaluation.seed, "cpu")
     evaluation = evaluator(loading.load_policy(opened, "cpu"))
     assert found.cumulative_reward[-1] == pytest.approx(evaluation.mean_reward, rel=1e-5)
-    assert found.steps == evaluation.mean_length
+    assert found.steps == evaluation.metrics["eval/mean_length"]
     assert found.title == "tiny/seed-3"
     assert found.details[:2] == (("checkpoint", "epoch 4"), ("start", f"seed {experiment.evaluation.seed}"))
 

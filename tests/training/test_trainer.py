@@ -214,7 +214,7 @@ def test_a_checkpoint_gives_the_policy_that_was_evaluated(tmp_path):
     trainer.train()
     found = checkpoint.verify(trainer.checkpoints.files.checkpoint(8), "checkpoint")
     again = trainer.evaluator(loading.load_policy(found, "cpu"))
-    assert again.metrics() == found.manifest["evaluation"]
+    assert again.metrics == found.manifest["evaluation"]
 
 
 def poison(algorithm, name: str) -> None:
