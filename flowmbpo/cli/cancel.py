@@ -26,5 +26,5 @@ def cancel(
             continue
         send.cancel(submission, index)
         tables.err.print(
-            f"{task_id} {submission.experiment(index)}/seed-{submission.seeds[index]} cancelled", highlight=False
+            f"{task_id} {submission.title(index)}/seed-{submission.seeds[index]} cancelled", highlight=False
         )

@@ -34,7 +34,7 @@ def logs(
     for submission, index in tasks:
         if len(tasks) > 1:
             typer.echo(
-                f"==> {submission.task_ids()[index]} {submission.experiment(index)}/seed-{submission.seeds[index]} <=="
+                f"==> {submission.task_ids()[index]} {submission.title(index)}/seed-{submission.seeds[index]} <=="
             )
         log = submission.log(index)
         if log.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,19 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import DeviceOption, JsonOption, NameArgument, RegistryOption, SetOption, TrackingOption
-from flowmbpo.tracking.store import resolve_store
+from flowmbpo.cli.placement import Placement, with_placement
+from flowmbpo.cli.sending import plans_of, send
+from flowmbpo.errors import UserError
+from flowmbpo.tracking.store import check_database, resolve_store
 
 if TYPE_CHECKING:
+    from flowmbpo.cluster.request import JobRequest
+    from flowmbpo.cluster.submission import Submission
+    from flowmbpo.spec.registry import Registry
     from flowmbpo.training.sweep import Found
 
 
+@with_placement
 def sweep(
     name: NameArgument,
     space: Annotated[Path, typer.Option(help="TOML file: what is searched (docs/using-results.md).")],
@@ -28,6 +36,11 @@ def sweep(
     overrides: SetOption = None,
     device: DeviceOption = "auto",
     epochs: Annotated[int | None, typer.Option(min=1, help="Stop each run here.", show_default=False)] = None,
+    submitted: Annotated[
+        bool, typer.Option("--submit", help="Search in jobs, --parallel N at once; the options below are theirs.")
+    ] = False,
+    *,
+    placement: Placement,
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
@@ -38,19 +51,30 @@ def sweep(
     found = load_registry(registry)
     name = found.canonical(name)
     found.resolve(name, overrides or [])
+    from flowmbpo.training.search_space import read_space
+
+    searched = read_space(space, found, name, overrides or [])
+    if submitted:
+        if device != "auto":
+            raise UserError("--device is for this process; with --submit a job's device follows from --gpus")
+        limits = [] if epochs is None else ["--epochs", str(epochs)]
+        arguments = ("--trials", str(trials), "--seeds", str(seeds), *limits)
+        _submit(found, name, overrides or [], space, trials, epochs, arguments, placement, tracking_uri, as_json)
+        return
+    if placement != Placement(cluster_file=placement.cluster_file, dry_run=placement.dry_run):
+        raise UserError("the options of jobs need --submit; without it the search runs in this process")
     from flowmbpo.training.signals import plain_interrupt
 
     with plain_interrupt():
         from flowmbpo.api import PICTURES
         from flowmbpo.cli.progress import watcher
         from flowmbpo.training.session import RunOptions
-        from flowmbpo.training.sweep import Interrupted, Sweep, read_space, search
+        from flowmbpo.training.sweep import Interrupted, Sweep, search
 
         options = RunOptions(device, tracking_uri, epochs, None, PICTURES)
-        searched = read_space(space, found, name, overrides or [])
         about = Sweep(found, name, searched, seeds, options, watcher, overrides or ())
         try:
-            result = search(about, resolve_store(tracking_uri), trials, lambda text: tables.say(text))
+            result = search(about, resolve_store(tracking_uri), trials, tables.say, train=not placement.dry_run)
         except Interrupted as stop:
             tables.err.print(str(stop))
             sys.exit(stop.exit_code)
@@ -60,8 +84,40 @@ def sweep(
         _show(name, result)
 
 
+def _submit(
+    registry: Registry,
+    name: str,
+    overrides: list[str],
+    space: Path,
+    trials: int,
+    epochs: int | None,
+    arguments: tuple[str, ...],
+    placement: Placement,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Send an array of workers, each of which is this command."""
+    from flowmbpo.cluster import planning
+
+    store = resolve_store(tracking_uri)
+    check_database(store)
+    usual = planning.drafts(placement.where(), (0,), overrides, "", store.uri)
+
+    def draft(name: str, request: JobRequest) -> Submission:
+        workers = range(min(trials, request.parallel or 1))
+        return replace(
+            usual(f"{name}-sweep", request),
+            names=(name,) * len(workers),
+            seeds=tuple(workers),
+            sweep=arguments,
+            space=space.read_text(encoding="utf-8"),
+        )
+
+    send(plans_of(placement, registry, [name], overrides, draft), placement, registry, store, as_json, epochs=epochs)
+
+
 def _show(name: str, found: Found) -> None:
-    keys = list(found.params)
+    keys = list(found.trials[0]["params"]) if found.trials else []
     tables.print_table(
         f"Trials of {name}",
         ["trial", *keys, "evaluated R", "state"],
@@ -71,11 +127,18 @@ def _show(name: str, found: Found) -> None:
         ],
         right=["trial", "evaluated R"],
     )
+    if found.unfinished:
+        tables.say(
+            f"{found.unfinished} trial(s) or runs of the winner have begun and not ended. When their processes have "
+            "ended (`flowmbpo jobs`), the same command shows the result; where one was killed it goes on"
+        )
+    if found.searched is None:
+        return
     document = found.document()
     tables.print_table(
         "The winner",
         [*keys, "R on unseen seeds", "R in the search", "gap"],
-        [[*found.params.values(), document["reported"], document["searched"], document["gap"]]],
+        [[*(found.params[key] for key in keys), document["reported"], document["searched"], document["gap"]]],
         right=["R on unseen seeds", "R in the search", "gap"],
     )
     tables.err.print("R on unseen seeds is the result; R in the search is the best of many, which is partly luck.")

@@ -70,7 +70,7 @@ def train(submission: Submission, element: int, tasks: Sequence[int]) -> int:
         if not refused:
             return max(codes)
         for attempt in again:
-            more = f"flowmbpo submit --resume {attempt.run_id()}"
+            more = submission.continued_by(attempt.run_id())
             attempt.fail(f"Slurm would not requeue the job ({refused}); continue with: {more}")
     return max(attempt.state.exit_code or 0 for attempt in attempts)
 

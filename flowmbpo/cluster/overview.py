@@ -86,7 +86,7 @@ def gpu_hours_by_experiment(submissions: Iterable[Submission]) -> dict[str, tupl
     sums: dict[str, tuple[float, float]] = {}
     for submission in submissions:
         for index in range(len(submission.seeds)):
-            name, (asked, used) = submission.experiment(index), gpu_hours(submission, index)
+            name, (asked, used) = submission.title(index), gpu_hours(submission, index)
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + asked, before[1] + used)
     return {name: hours for name, hours in sums.items() if any(hours)}
@@ -123,7 +123,7 @@ def _row(submission: Submission, index: int, state: QueueState, run_id: str, run
     over = not state.active and state.state != "COMPLETED"
     return TaskRow(
         job=submission.task_ids()[index],
-        name=submission.experiment(index),
+        name=submission.title(index),
         seed=submission.seeds[index],
         cluster=submission.cluster,
         state=state.state,
@@ -175,7 +175,7 @@ def _note(submission: Submission, index: int, state: QueueState, run_id: str, ru
         parts.append(f"reached epoch {run.epoch:,}{of}{reward}")
     if run_id:
         more = f" --memory {memory * 1.5:g}" if state.state == "OUT_OF_MEMORY" and memory else ""
-        parts.append(f"continue: flowmbpo submit --resume {run_id}{more}")
+        parts.append(f"continue: {submission.continued_by(run_id, more)}")
     return "; ".join(parts)
 
 

@@ -31,6 +31,8 @@ def send(plan: Plan, registry: Path, *, snapshots: bool) -> Submission:
                 submission = replace(submission, directory=folder)
             submission.save()
         shutil.copyfile(registry, submission.files.registry)
+        if draft.space:
+            submission.files.space.write_text(draft.space, encoding="utf-8")
         return slurm.submit(submission, plan.request) if submission.cluster == "slurm" else local.submit(submission)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -41,7 +43,16 @@ def send(plan: Plan, registry: Path, *, snapshots: bool) -> Submission:
 def check(plan: Plan, registry: Path, *, snapshots: bool) -> None:
     """One short job that trains one epoch where the plan's tasks would; returns when it has. Raises WorkFailed."""
     plan = plan.on(plan.request.model_copy(update={"time_limit": CHECK_TIME_LIMIT, "parallel": None}))
-    draft = replace(plan.draft, seeds=plan.draft.seeds[:1], names=plan.draft.names[:1], check=True, race="", pack=1)
+    draft = replace(
+        plan.draft,
+        seeds=plan.draft.seeds[:1],
+        names=plan.draft.names[:1],
+        check=True,
+        race="",
+        pack=1,
+        sweep=(),
+        space="",
+    )
     pretrain = load_registry(registry).resolve(draft.experiment(0), list(draft.overrides)).spec.train.pretrain
     if pretrain:  # the check has a folder of its own
         key = "train.pretrain.data"

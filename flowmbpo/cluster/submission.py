@@ -43,6 +43,8 @@ class Submission:
     pack: int = 1
     race: str = ""  # shared by those of which one shall train
     check: bool = False  # one epoch, kept to itself
+    sweep: tuple[str, ...] = ()  # options of `flowmbpo sweep`: the tasks are its workers, and `seeds` their numbers
+    space: str = ""  # TOML, what it searches
 
     @property
     def files(self) -> JobFiles:
@@ -67,6 +69,16 @@ class Submission:
 
     def experiment(self, index: int) -> str:
         return self.names[index] if self.names else self.name
+
+    def title(self, index: int) -> str:
+        """The experiment of a task's runs."""
+        return self.name if self.sweep else self.experiment(index)
+
+    def continued_by(self, run_id: str, options: str = "") -> str:
+        """What goes on with a run of this submission."""
+        if self.sweep:
+            return "the same `flowmbpo sweep` again"
+        return f"flowmbpo submit --resume {run_id}{options}"
 
     def log(self, index: int) -> Path:
         """Everything the task printed; of a packed one that has not begun, what its job printed."""
@@ -112,7 +124,7 @@ class Submission:
             found["tracking_uri"] = moved_store(found["tracking_uri"], directory, now).uri
             directory = now
         found |= {"folder": here, "directory": directory}
-        return cls(**found | {key: tuple(found.get(key, ())) for key in ("seeds", "overrides", "names")})
+        return cls(**found | {key: tuple(found.get(key, ())) for key in ("seeds", "overrides", "names", "sweep")})
 
 
 @dataclass(frozen=True)

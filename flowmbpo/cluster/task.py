@@ -106,21 +106,23 @@ class Attempt:
             return False  # or it had just finished, or failed on its own
         run_id = self.run_id()
         reached = newest_state(self.runs / run_id) if run_id else None
-        if reached is None or reached in (self.reached, (0, "")):
+        if not self.submission.sweep and (reached is None or reached in (self.reached, (0, ""))):
             self.fail("nothing was trained between start and time limit: ask for a longer --time")
             return False
         self.save(exit_code=None, requeued=True)
-        say(f"flowmbpo job {self.job}: checkpoint at epoch {reached[0]}, back to the queue")
+        say(f"flowmbpo job {self.job}: checkpoint at epoch {reached[0] if reached else 0}, back to the queue")
         return True
 
     def command(self, run_id: str) -> list[str]:
-        """`flowmbpo run` of this installation, with the registry as it was at submission."""
-        submission = self.submission
-        command = [sys.executable, "-P", "-m", "flowmbpo", "run"]  # -P: files lying around are no modules
-        if run_id:
-            command += ["--resume", run_id, *(["--accept-changes"] if submission.accept_changes else [])]
+        """`flowmbpo run` or `sweep` of this installation, with the registry as it was at submission."""
+        submission, name = self.submission, self.submission.experiment(self.index)
+        command = [sys.executable, "-P", "-m", "flowmbpo"]  # -P: files lying around are no modules
+        if run_id and not submission.sweep:
+            command += ["run", "--resume", run_id, *(["--accept-changes"] if submission.accept_changes else [])]
         else:
-            command += [submission.experiment(self.index), "--seed", str(submission.seeds[self.index])]
+            searched = ["--space", str(submission.files.space), *submission.sweep]
+            seed = ["--seed", str(submission.seeds[self.index])]
+            command += ["sweep", name, *searched] if submission.sweep else ["run", name, *seed]
             for override in submission.overrides:
                 command += ["--set", override]
         if submission.device != "auto":

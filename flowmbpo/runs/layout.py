@@ -104,6 +104,7 @@ class JobFiles:
         self.root = root
         self.submission = root / "submission.json"
         self.registry = root / "experiments.toml"
+        self.space = root / "space.toml"  # what a search varies
         # The variables of the submitting shell, until the last task of a local queue has been started with them.
         self.environment = root / "environment.json"
 

@@ -2,38 +2,39 @@
 
 A trial trains the seeds 0 to K-1 and its value is the mean of their best evaluations. The winner is trained again with
 the seeds K to 2K-1, which the search never saw: the best of many trials is partly luck, and only that number is honest.
-Everything is in Optuna's sqlite file beside the store, so a search that was interrupted goes on where it was.
+Any number of processes may work on one search (`study`); one that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.files import locked
+from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.problems import RegistryError
 from flowmbpo.spec.registry import Registry
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.metrics import EVALUATED_REWARD
 from flowmbpo.tracking.mlflow_sweep import sweep_run
-from flowmbpo.tracking.store import Store, check_sqlite, sqlite_store
+from flowmbpo.tracking.store import Store, check_sqlite
 from flowmbpo.training import session
 from flowmbpo.training.progress import Progress, StopTraining, Watcher
+from flowmbpo.training.search_space import decoded, suggest, with_values
+from flowmbpo.training.study import JOURNAL, WHY, Worker, open_study
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
-DATABASE = "optuna.db"
-_FORMS = ({"choices"}, {"low", "high"}, {"low", "high", "log"}, {"low", "high", "step"})
+_VALUES, _RUN = "values", "run"  # of a trial: of its seeds so far, and the run of the next one
 
 
 class Interrupted(WorkFailed):
@@ -57,216 +58,172 @@ class Sweep:
     overrides: Sequence[str] = ()
 
     @property
-    def experiment(self) -> Experiment:
-        return self.registry.resolve(self.name, self.overrides).spec
-
-    @property
     def study_name(self) -> str:
         """Another space, experiment or number of seeds is another search."""
-        about = [spec_hash(self.experiment), self.space, self.seeds, self.options.epochs]
+        experiment = self.registry.resolve(self.name, self.overrides).spec
+        about = [spec_hash(experiment), self.space, self.seeds, self.options.epochs]
         return f"{self.name}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
+
+    def experiment(self, params: Mapping[str, Any], name: str) -> Experiment:
+        """With these values, under a name of its own: trials are no seeds of the experiment. Raises RegistryError."""
+        spec = self.registry.resolve(self.name, with_values(self.overrides, params)).spec
+        return spec.model_copy(update={"name": f"{self.name}-{name}", "aliases": ()})
 
 
 @dataclass
 class Found:
-    """`trials`: number, state, value and params. `searched` is the winner's value in the search, `reported` the mean
-    over `winner_runs` (seed -> best evaluated R) that decides; None where a winner's run failed."""
+    """How a search stands. `trials`: number, state, value and params. `searched` is the winner's value in the search,
+    `reported` the mean over `winner_runs` (seed -> best evaluated R) that decides; each is None before it is known, or
+    where a winner's run failed. `unfinished` trials or winner's runs have begun and not ended."""
 
     study: str
     trials: list[dict[str, Any]]
     params: dict[str, Any]
-    searched: float
-    winner_runs: dict[int, float | None] = field(default_factory=dict)
+    searched: float | None
+    winner_runs: dict[int, float | None]
+    unfinished: int
 
     @property
     def reported(self) -> float | None:
         values = [value for value in self.winner_runs.values() if value is not None]
-        return fmean(values) if len(values) == len(self.winner_runs) else None
+        return fmean(values) if values and len(values) == len(self.winner_runs) else None
 
     def document(self) -> dict[str, Any]:
-        gap = None if self.reported is None else self.searched - self.reported
+        known = self.reported is not None and self.searched is not None
+        gap = self.searched - self.reported if known else None  # type: ignore[operator]
         return {**vars(self), "reported": self.reported, "gap": gap}
 
 
-def read_space(path: Path, registry: Registry, name: str, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The search space of a TOML file, its ends and choices validated by the registry's rules.
+def search(sweep: Sweep, store: Store, trials: int, say: Callable[[str], None], *, train: bool = True) -> Found:
+    """Work on what nobody works on of `trials` trials and of the winner's runs; without `train` only look.
 
-    Raises UserError for its form and RegistryError for a value that the experiment may not have.
-    """
-    try:
-        space = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"search space {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"search space {path} is not valid TOML: {error}") from None
-    if not space:
-        raise UserError(f"{path} names nothing to search")
-    for key, form in space.items():
-        if not isinstance(form, dict) or set(form) not in _FORMS:
-            raise UserError(
-                f'{path}: "{key}" must be {{ choices = [1, 2] }} or {{ low = 1e-4, high = 1e-2, log = true }}'
-                " or { low = 1, high = 9, step = 2 }"
-            )
-        values = form["choices"] if "choices" in form else [form["low"], form["high"]]
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        if not isinstance(values, list) or not values or ("low" in form and not numbers):
-            raise UserError(f"{path}: {key} has no values: choices is a list, low and high are numbers")
-        if ("low" in form and not form["low"] < form["high"]) or (form.get("log") and form["low"] <= 0):
-            raise UserError(f"{path}: {key} needs low < high, and low > 0 where log = true")
-        for value in values:
-            registry.resolve(name, _with(overrides, {key: value}))
-    return space
-
-
-def search(sweep: Sweep, store: Store, trials: int, say: Callable[[str], None]) -> Found:
-    """Train what is missing of `trials` trials and of the winner's runs.
-
-    Raises WorkFailed when no trial has a value or Optuna's file cannot be used, Interrupted after a signal, UserError
-    while another process makes the same search.
+    Raises WorkFailed when no trial has a value or Optuna's file cannot be used, Interrupted after a signal.
     """
     if store.sqlite:
-        check_sqlite(store.sqlite, write=True)
-    with locked(_folder(store) / f"{DATABASE}.{sweep.study_name}.lock", 0.5) as alone:
-        if alone is None:
-            raise UserError("another process makes this search; wait for it, or name other seeds or another space")
-        return _search(sweep, store, trials, say)
+        check_sqlite(store.sqlite, write=train)
+    folder = store.sqlite.parent if store.sqlite else Path.cwd()
+    if not (train or (folder / JOURNAL).exists()):
+        raise UserError(f"nothing has been searched yet: there is no {folder / JOURNAL}")
+    study = open_study(folder, sweep.study_name)
+    if train:
+        try:
+            with Worker(folder) as worker:
+                _work(sweep, store, study, trials, worker, folder, say)
+        except OSError as error:
+            raise WorkFailed(f"the search cannot be kept in {folder}: {error}") from None
+    return _found(sweep, study, trials, folder)
 
 
-def _search(sweep: Sweep, store: Store, trials: int, say: Callable[[str], None]) -> Found:
-    study = _study(sweep, store)
-    parent = sweep_run(store, f"{sweep.name}-sweep", study.study_name)
-    finished = lambda: [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]  # noqa: E731
-    while len(finished()) < trials:
-        trial = study.ask()
-        params = {key: _suggest(trial, key, form) for key, form in sweep.space.items()}
-        say(f"trial {len(finished()) + 1} of {trials}: {json.dumps(params)}")
-        value = _value(sweep, trial, params, parent.child_tags)
-        if value is None:
-            study.tell(trial, state=_states().PRUNED)
-        else:
-            study.tell(trial, value)
-    known = [trial for trial in finished() if trial.state.name == "COMPLETE"]
-    if not known:
-        raise WorkFailed("no trial came to a result; `flowmbpo runs` shows how they ended")
-    best = max(known, key=lambda trial: trial.value or -math.inf)
-    found = Found(
-        study.study_name,
-        [_row(sweep, trial) for trial in study.trials],
-        _decoded(sweep, best.params),
-        float(best.value or 0.0),
-    )
-    winner = _named(sweep, found.params, f"{sweep.name}-tuned")
-    for seed in range(sweep.seeds, 2 * sweep.seeds):
-        key = f"winner {spec_hash(winner)} {seed}"
-        if key not in study.user_attrs:
-            say(f"the winner again, seed {seed}, which the search never saw")
-            result = session.train(winner, seed, replace(sweep.options, tags={}), sweep.watcher())
-            if result.exit_code > 2:
-                raise Interrupted(result.exit_code)
-            study.set_user_attr(key, result.eval_reward)
-        found.winner_runs[seed] = study.user_attrs[key]
-    parent.finish(found.params, found.reported)
-    return found
+def _work(
+    sweep: Sweep, store: Store, study: Study, trials: int, worker: Worker, folder: Path, say: Callable[[str], None]
+) -> None:
+    with locked(folder / JOURNAL):
+        parent = sweep_run(store, f"{sweep.name}-sweep", study.study_name)
+    while trial := worker.claim(study, trials):
+        params = {key: suggest(trial, key, form) for key, form in sweep.space.items()}
+        say(f"trial {trial.number + 1} of {trials}: {json.dumps(params)}")
+        tags = {**parent.child_tags, "flowmbpo.trial": str(trial.number)}
+        options = replace(sweep.options, tags=tags, pictures={})
+        try:
+            experiment = sweep.experiment(params, "sweep")
+        except RegistryError as error:  # each value is allowed, but not together
+            _tell(trial, None, error.problems[0].message)
+            continue
+        _tell(trial, *_train(sweep, _Run(sweep.watcher(), worker, trial, experiment), range(sweep.seeds), options))
+    found = _found(sweep, study, trials, folder)
+    if found.searched is None:
+        return
+    winner = sweep.experiment(found.params, "tuned")
+    winners = open_study(folder, _winners(study, winner))
+    while trial := worker.claim(winners, sweep.seeds):
+        seed = sweep.seeds + trial.number
+        say(f"the winner again, seed {seed}, which the search never saw")
+        run = _Run(sweep.watcher(), worker, trial, winner, prunes=False)
+        _tell(trial, *_train(sweep, run, range(seed, seed + 1), replace(sweep.options, tags={})))
+    found = _found(sweep, study, trials, folder)
+    if not found.unfinished:
+        parent.finish(found.params, found.reported)
 
 
-def _study(sweep: Sweep, store: Store) -> Study:
-    try:
-        import optuna
-    except ImportError:
-        raise UserError("a search needs Optuna: pip install 'flowmbpo[sweep]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    place = sqlite_store(_folder(store) / DATABASE)
-    uri = place.uri.replace("{", "{{").replace("}", "}}")  # Optuna formats it
-    try:
-        study = optuna.create_study(
-            study_name=sweep.study_name,
-            storage=uri,
-            sampler=optuna.samplers.TPESampler(seed=0),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-            direction="maximize",
-            load_if_exists=True,
-        )
-    except Exception as error:  # what SQLAlchemy and Optuna make of a file that is none of theirs
-        raise WorkFailed(f"{place} cannot be used ({error}); move it away, and the search begins anew") from None
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # one that is continued draws no value again
-    for trial in study.trials:
-        if trial.state.name == "RUNNING":  # its process is gone: the same values once more
-            study.tell(trial.number, state=_states().FAIL)
-            study.enqueue_trial(trial.params)
-    return study
+def _winners(study: Study, winner: Experiment) -> str:
+    """The study whose trials are the winner's runs."""
+    return f"{study.study_name}-winner-{spec_hash(winner)}"
 
 
-def _folder(store: Store) -> Path:
-    return store.sqlite.parent if store.sqlite else Path.cwd()
-
-
-def _states() -> Any:
+def _tell(trial: Trial, value: float | None, why: str) -> None:
     from optuna.trial import TrialState
 
-    return TrialState
+    if value is None:
+        trial.set_user_attr(WHY, why)
+        trial.study.tell(trial, state=TrialState.PRUNED)
+    else:
+        trial.study.tell(trial, value)
 
 
-def _suggest(trial: Trial, key: str, form: Mapping[str, Any]) -> Any:
-    if "choices" in form:
-        texts = [json.dumps(choice) for choice in form["choices"]]  # a choice may be a list, which Optuna does not take
-        return json.loads(trial.suggest_categorical(key, texts))
-    low, high, step, log = form["low"], form["high"], form.get("step"), form.get("log", False)
-    if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(key, low, high, step=step or 1, log=log)
-    return trial.suggest_float(key, low, high, step=step, log=log)
-
-
-def _value(sweep: Sweep, trial: Trial, params: Mapping[str, Any], tags: Mapping[str, str]) -> float | None:
-    """Mean over the seeds of the best evaluation; None for a trial that is pruned, refused by the rules or failed."""
-    try:
-        experiment = _named(sweep, params, f"{sweep.name}-sweep")
-    except RegistryError as error:  # each value is allowed, but not together
-        trial.set_user_attr("why", error.problems[0].message)
-        return None
-    values: list[float] = []
-    for seed in range(sweep.seeds):
-        watcher = _Pruner(sweep.watcher(), trial, values, experiment.train.max_epochs)
+def _train(sweep: Sweep, run: _Run, seeds: range, options: session.RunOptions) -> tuple[float | None, str]:
+    """Mean over the seeds of the best evaluation, or None and why: the trial was pruned or failed. Goes on where an
+    earlier process was."""
+    trial, experiment = run.trial, run.experiment
+    for seed in seeds[len(run.values) :]:
         try:
-            options = replace(sweep.options, tags={**tags, "flowmbpo.trial": str(trial.number)}, pictures={})
-            result = session.train(experiment, seed, options, watcher)
+            result = _continued(sweep, run, options) or session.train(experiment, seed, options, run)
         except StopTraining:
-            trial.set_user_attr("why", "pruned")
-            return None
+            return None, "pruned"
         if result.exit_code > 2:
+            run.worker.give_back(trial)
             raise Interrupted(result.exit_code)
         if result.eval_reward is None or result.status != "FINISHED":
-            trial.set_user_attr("why", result.message or result.status)
-            return None
-        values.append(result.eval_reward)
-    return fmean(values)
+            return None, result.message or result.status
+        run.values.append(result.eval_reward)
+        trial.set_user_attr(_VALUES, run.values)
+        trial.set_user_attr(_RUN, "")
+    return fmean(run.values), ""
 
 
-@dataclass
-class _Pruner:
-    """A watcher that passes everything on, and stops a run that does worse than the median of earlier trials."""
+def _continued(sweep: Sweep, run: _Run, options: session.RunOptions) -> session.RunResult | None:
+    """The run that an earlier process had begun, trained to its end; None where there is nothing to go on from."""
+    run_id = run.trial.user_attrs.get(_RUN)
+    if not run_id or not RunFiles.of(run_id).resume_epochs():
+        return None
+    try:
+        return session.resume(run_id, options, run, registry=sweep.registry.path, accept_changes=True)
+    except UserError as error:
+        run.message(f"it begins anew: {error}", warning=True)
+        return None
 
-    shown: Watcher
-    trial: Trial
-    values: Sequence[float]  # of the seeds before
-    max_epochs: int
-    _last: float | None = None
+
+class _Run:
+    """A trial's run as its watcher: passes everything on, says that it lives, and stops where the median of earlier
+    trials was better."""
+
+    def __init__(
+        self, shown: Watcher, worker: Worker, trial: Trial, experiment: Experiment, *, prunes: bool = True
+    ) -> None:
+        self.shown, self.worker, self.trial, self.experiment = shown, worker, trial, experiment
+        self.values: list[float] = list(trial.user_attrs.get(_VALUES, ()))  # of the seeds before
+        self._prunes = prunes
+        self._last: float | None = None
 
     def started(self, run_id: str, name: str, seed: int) -> None:
+        self.trial.set_user_attr(_RUN, run_id)
         self.shown.started(run_id, name, seed)
 
     def progress(self, progress: Progress) -> None:
         self.shown.progress(progress)
+        self.worker.beat(self.trial)
         value = progress.metrics.get(EVALUATED_REWARD)
-        if value is None or value == self._last:
+        if not self._prunes or value is None or value == self._last:
             return
         self._last = float(value)
-        step = len(self.values) * self.max_epochs + progress.epoch
-        self.trial.report(fmean([*self.values, self._last]), step)
+        step = len(self.values) * self.experiment.train.max_epochs + progress.epoch
+        if step not in self.trial.study.trials[self.trial.number].intermediate_values:
+            self.trial.report(fmean([*self.values, self._last]), step)
         if self.trial.should_prune():
             raise StopTraining
 
     def phase(self, text: str) -> None:
         self.shown.phase(text)
+        self.worker.beat(self.trial)
 
     def message(self, text: str, warning: bool = False) -> None:
         self.shown.message(text, warning)
@@ -275,26 +232,32 @@ class _Pruner:
         self.shown.ended()
 
 
-def _named(sweep: Sweep, params: Mapping[str, Any], name: str) -> Experiment:
-    """The experiment with these values under a name of its own: trials are no seeds of the experiment."""
-    spec = sweep.registry.resolve(sweep.name, _with(sweep.overrides, params)).spec
-    return spec.model_copy(update={"name": name, "aliases": ()})
+def _found(sweep: Sweep, study: Study, trials: int, folder: Path) -> Found:
+    known = study.trials
+    found = Found(study.study_name, [_row(sweep, trial) for trial in known], {}, None, {}, _unfinished(known))
+    if found.unfinished or len(known) < trials:
+        return found
+    rows = [row for row in found.trials if row["value"] is not None]
+    if not rows:
+        raise WorkFailed("no trial came to a result; `flowmbpo runs` shows how they ended")
+    best = max(rows, key=lambda row: row["value"])
+    found.params, found.searched = best["params"], best["value"]
+    winners = open_study(folder, _winners(study, sweep.experiment(found.params, "tuned"))).trials
+    found.unfinished = _unfinished(winners)
+    values = {sweep.seeds + trial.number: trial.value for trial in winners}
+    found.winner_runs = {seed: values.get(seed) for seed in range(sweep.seeds, 2 * sweep.seeds)}
+    return found
 
 
-def _with(overrides: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    return [*overrides, *(f"{key}={json.dumps(value)}" for key, value in params.items())]
+def _unfinished(trials: Sequence[FrozenTrial]) -> int:
+    return sum(trial.state.name == "RUNNING" for trial in trials)
 
 
-def _decoded(sweep: Sweep, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Optuna's values as the registry has them."""
-    return {key: json.loads(value) if "choices" in sweep.space[key] else value for key, value in params.items()}
-
-
-def _row(sweep: Sweep, trial: Any) -> dict[str, Any]:
+def _row(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
     state = trial.state.name.lower()
     return {
         "number": trial.number,
-        "state": trial.user_attrs.get("why", state),
+        "state": trial.user_attrs.get(WHY, state),
         "value": trial.value if state == "complete" else None,
-        "params": _decoded(sweep, trial.params),
+        "params": decoded(sweep.space, trial.params),
     }

@@ -3,18 +3,17 @@
 import json
 import signal
 import sqlite3
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
+import psutil
 import pytest
-from commands import REGISTRY
 
-from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs.files import locked
+from flowmbpo.errors import WorkFailed
+from flowmbpo.runs.lock import SILENCE_SECONDS
 from flowmbpo.spec.registry import load_registry
-from flowmbpo.tracking.store import sqlite_store
-from flowmbpo.training import sweep
-from flowmbpo.training.session import RunOptions
+from flowmbpo.training import study
+from flowmbpo.training.search_space import read_space
 
 pytest.importorskip("optuna")
 
@@ -32,11 +31,10 @@ def test_a_killed_search_goes_on(work):
     work.until(lambda: "trial 2 of 6" in first.text, first)
     first.send(signal.SIGKILL)
     first.wait()
-    work.run(*COMMAND, "--trials", 6, "--json")
-    document = json.loads(_json(work))
-    trials = [trial for trial in document["trials"] if trial["state"] != "fail"]
-    assert len(trials) == 6
-    assert len(document["trials"]) <= 7  # only what was killed was begun again
+    assert json.loads(_json(work.run(*COMMAND, "--trials", 6, "--json", "--dry-run")))["unfinished"] == 1
+    document = json.loads(_json(work.run(*COMMAND, "--trials", 6, "--json")))
+    trials = document["trials"]
+    assert [trial["number"] for trial in trials] == [0, 1, 2, 3, 4, 5]
     values = [trial["value"] for trial in trials if trial["value"] is not None]
     assert document["searched"] == max(values)
     assert list(document["winner_runs"]) == ["1"]  # the search had seed 0
@@ -52,49 +50,137 @@ def test_a_killed_search_goes_on(work):
     assert len(parents) == 1
 
 
-def test_a_search_in_a_folder_of_any_name_and_only_one_at_a_time(tmp_path):
+def test_a_trial_that_was_told_to_stop_is_continued(work):
+    (work.folder / "space.toml").write_text(SPACE)
+    long = [*COMMAND[:-4], "--epochs", 60, "--device", "cpu", "--trials", 1]
+    first = work.start(*long)
+    work.until(lambda: "epoch 1/" in first.text, first)
+    first.send(signal.SIGUSR1)
+    assert first.wait() == 128 + signal.SIGUSR1
+    assert "the same command continues it" in first.text
+    assert "resuming small-sweep/seed-0 after epoch" in work.run(*long)
+    assert sorted(run["name"] for run in json.loads(work.run("runs", "--json"))) == ["small-sweep", "small-tuned"]
+
+
+def test_the_options_of_jobs_belong_to_jobs(work):
+    (work.folder / "space.toml").write_text(SPACE)
+    assert "need --submit" in work.run(*COMMAND, "--parallel", 2, code=2)
+    assert "--gpus" in work.run(*COMMAND, "--submit", code=2)
+    assert "nothing has been searched yet" in work.run(*COMMAND, "--dry-run", code=2)
+    assert not list(work.folder.glob("optuna*"))
+
+
+def test_jobs_share_a_search_and_one_that_is_killed_costs_no_trial(work):
+    """Two workers on the local queue. One is killed outright in its first trial; the other ends the search alone."""
+    (work.folder / "space.toml").write_text(SPACE)
+    submit = [*COMMAND[:-2], "--trials", 5, "--submit", "--cluster", "local", "--parallel", 2, "--no-snapshot"]
+    script = work.run(*submit, "--dry-run")
+    assert script.count("--trials 5 --seeds 1 --epochs 3") == 2
+    assert not (work.folder / "runs").exists()
+    (job,) = json.loads(_json(work.run(*submit, "--json"), "[\n"))
+    assert (job["name"], job["tasks"]) == ("small-sweep", ["local-1_0", "local-1_1"])
+    folder = Path(job["folder"])
+
+    def until(condition):
+        deadline = time.monotonic() + 400
+        while not condition():
+            logs = "".join(path.read_text() for path in folder.glob("*.out"))
+            assert time.monotonic() < deadline, logs
+            time.sleep(0.1)
+
+    until(lambda: sum(" started" in log.read_text() for log in folder.glob("*.out")) == 2)
+    task = psutil.Process(json.loads((folder / "task-0.json").read_text())["pid"])
+    for process in [*task.children(recursive=True), task]:
+        process.kill()
+    until(lambda: json.loads((folder / "task-1.json").read_text())["exit_code"] is not None)
+    assert json.loads((folder / "task-1.json").read_text())["exit_code"] == 0
+
+    document = json.loads(_json(work.run(*COMMAND, "--trials", 5, "--json")))
+    assert "trial " not in work.commands[-1].text.partition("{")[0]  # it only had to look
+    assert [trial["number"] for trial in document["trials"]] == [0, 1, 2, 3, 4]
+    assert document["reported"] == document["winner_runs"]["1"]
+    rows = {row["job"]: row for row in json.loads(_json(work.run("jobs", "--json"), "[\n"))}
+    assert [rows[task]["state"] for task in job["tasks"]] == ["KILLED", "COMPLETED"]
+    assert "the same `flowmbpo sweep` again" in rows["local-1_0"]["note"]
+    with sqlite3.connect(work.database) as store:
+        parents = store.execute("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
+    assert len(parents) == 1
+
+
+def test_a_search_in_a_folder_of_any_name(tmp_path):
     folder = tmp_path / "50%20 off? a#b {c}"
     folder.mkdir()
-    (folder / "experiments.toml").write_text(REGISTRY)
-    options = RunOptions(device="cpu", tracking_uri=None, epochs=3, time_limit=None)
-    about = sweep.Sweep(load_registry(folder / "experiments.toml"), "small", {}, 1, options, lambda: None)
-    store = sqlite_store(folder / "mlflow.db")
     for _ in range(2):
-        sweep._study(about, store)
-    assert (folder / sweep.DATABASE).is_file()
+        study.open_study(folder, "s")
     assert list(tmp_path.iterdir()) == [folder]
+    journal = folder / study.JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code":5,"wor')  # what a full disk leaves
+    study.open_study(folder, "s").ask()
+    assert journal.read_bytes().startswith(whole + b'{"op_code":')
+    assert len(study.open_study(folder, "s").trials) == 1
+    journal.write_bytes(b"no journal\n" * 100)
+    with pytest.raises(WorkFailed, match=r"optuna\.journal cannot be used"):
+        study.open_study(folder, "s")
 
-    with (  # the first one's trials are not those of a dead process
-        locked(folder / f"{sweep.DATABASE}.{about.study_name}.lock"),
-        pytest.raises(UserError, match="another process"),
-    ):
-        sweep.search(about, store, 1, print)
-    (folder / sweep.DATABASE).write_bytes(b"no database" * 100)
-    with pytest.raises(WorkFailed, match=r"optuna\.db cannot be used"):
-        sweep.search(about, store, 1, print)
+
+def claimed(folder, count=3):
+    """The trials that a worker of its own gets, before it ends."""
+    searched = study.open_study(folder, "s")
+    with study.Worker(folder) as worker:
+        return [trial for _ in range(count + 1) if (trial := worker.claim(searched, count))]
 
 
-def _json(work):
+def test_processes_share_the_trials_and_never_make_more(tmp_path):
+    searched = study.open_study(tmp_path, "s")
+    with study.Worker(tmp_path) as first, study.Worker(tmp_path) as second:
+        mine, other = first.claim(searched, 3), second.claim(searched, 3)
+        values = [trial.suggest_float("x", 0.0, 1.0) for trial in (mine, other)]
+        assert values[0] != values[1]
+        searched.tell(mine, 1.0)
+        assert [first.claim(searched, 3).number, second.claim(searched, 3)] == [2, None]
+    trials = claimed(tmp_path)  # both have ended without a word
+    assert [trial.number for trial in trials] == [1, 2]
+    assert trials[0].params == {"x": values[1]}
+    assert not list(tmp_path.glob("*.workers"))
+
+
+def test_a_trial_that_kills_its_process_again_and_again_is_given_up(tmp_path):
+    for _ in range(study.KILLS):
+        assert [trial.number for trial in claimed(tmp_path, 1)] == [0]
+    assert claimed(tmp_path, 1) == []
+    (trial,) = study.open_study(tmp_path, "s").trials
+    assert (trial.state.name, trial.user_attrs[study.WHY]) == ("PRUNED", "its process was killed 3 times")
+
+
+def test_a_trial_on_another_machine_is_left_alone_until_that_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("flowmbpo.runs.lock.hostname", lambda: "node07")
+    claimed(tmp_path, 1)
+    monkeypatch.setattr("flowmbpo.runs.lock.hostname", lambda: "node08")
+    assert claimed(tmp_path, 1) == []
+    seen = time.time
+    monkeypatch.setattr(time, "time", lambda: seen() + 2 * SILENCE_SECONDS)
+    assert [trial.number for trial in claimed(tmp_path, 1)] == [0]
+
+
+def test_an_earlier_start_of_a_job_is_known_to_be_gone(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWMBPO_JOB_TASK", "folder/0")
+    monkeypatch.setattr("flowmbpo.runs.lock.hostname", lambda: "node07")
+    claimed(tmp_path, 1)
+    monkeypatch.setattr("flowmbpo.runs.lock.hostname", lambda: "node08")
+    assert [trial.number for trial in claimed(tmp_path, 1)] == [0]
+
+
+def _json(text, begin='{\n  "study"'):
     """Standard output and standard error are one file here; the document is the last thing in it."""
-    text = work.commands[-1].text
-    return text[text.index('{\n  "study"') :]
+    return text[text.index(begin) :]
 
 
 def test_the_shipped_space_is_valid():
     repository = Path(__file__).resolve().parents[2]
     registry = load_registry(repository / "experiments.toml")
-    assert len(sweep.read_space(repository / "docs" / "quickstart-space.toml", registry, "quickstart", ())) == 6
-
-
-def test_a_continued_search_draws_other_values(tmp_path):
-    search, store = SimpleNamespace(study_name="s"), sqlite_store(tmp_path / "mlflow.db")
-    drawn = set()
-    for _ in range(3):
-        study = sweep._study(search, store)
-        trial = study.ask()
-        drawn.add(trial.suggest_float("x", 0.0, 1.0))
-        study.tell(trial, 1.0)
-    assert len(drawn) == 3
+    assert len(read_space(repository / "docs" / "quickstart-space.toml", registry, "quickstart", ())) == 6
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,175 @@
+"""Plans of a command that submits: made of its options, shown, sent, reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from flowmbpo.cli import tables
+from flowmbpo.cli.placement import Placement
+from flowmbpo.tracking.store import Store
+
+if TYPE_CHECKING:
+    from flowmbpo.cli.forecast import Forecast
+    from flowmbpo.cluster.planning import Plan
+    from flowmbpo.cluster.request import JobRequest
+    from flowmbpo.cluster.submission import Submission
+    from flowmbpo.spec.registry import Registry
+
+
+def plans_of(
+    placement: Placement,
+    registry: Registry,
+    names: Sequence[str],
+    overrides: Sequence[str],
+    draft: Callable[[str, JobRequest], Submission],
+) -> list[Plan]:
+    """One plan for each experiment; what it asks for is the registry's, the user's file's and the options'."""
+    from flowmbpo.cluster import request
+    from flowmbpo.cluster.planning import Plan
+    from flowmbpo.spec.schema import check_recorded
+
+    mine = request.cluster_file(placement.cluster_file)
+    table, asked = request.read_cluster_file(mine), placement.asked()
+    plans = []
+    for name in names:
+        resolved = registry.resolve(name, overrides)
+        check_recorded(resolved.spec.train.pretrain)
+        for warning in resolved.warnings:
+            _warn(str(warning))
+        wanted = request.job_request(resolved.spec.resources, table, asked, str(mine))
+        plans.append(Plan(draft(name, wanted), wanted))
+    return plans
+
+
+def send(
+    plans: list[Plan],
+    placement: Placement,
+    registry: Registry,
+    store: Store,
+    as_json: bool,
+    *,
+    pack: int = 1,
+    race: bool = False,
+    epochs: int | None = None,
+) -> None:
+    """Submit the plans, or print them for a dry run."""
+    from flowmbpo.cluster import disks, planning
+    from flowmbpo.cluster import send as sender
+    from flowmbpo.cluster.race import withdraw
+
+    expected = {plan.draft.experiment(0): _expected(registry, plan, store, epochs) for plan in plans}
+    if pack > 1:
+        plans = planning.pack(plans, pack)
+    if placement.dry_run:
+        plans = [plan.on(request) for plan in plans for request in planning.alternatives(plan.request)]
+        _preview(plans, expected, as_json)
+        return
+    if warning := disks.warning(store.sqlite, sum(len(plan.draft.seeds) for plan in plans)):
+        _warn(warning)
+    if plans[0].draft.cluster == "slurm":
+        largest = planning.largest_array()
+        parts = [part for plan in plans for part in planning.split(plan, largest)]
+        plans = [placed for part in parts for placed in _placed(part, race)]
+    if placement.check:
+        for plan in {plan.request.model_dump_json(): plan for plan in reversed(plans)}.values():  # the first of a kind
+            tables.say(f"checking {plan}: one epoch, before anything else is sent")
+            sender.check(plan, registry.path, snapshots=placement.snapshot)
+    done: list[Submission] = []
+    try:
+        for plan in plans:
+            done.append(sender.send(plan, registry.path, snapshots=placement.snapshot))
+    finally:
+        for submission in done:
+            for element in range(submission.elements):
+                withdraw(submission, element)  # a rival may have started before this one was queued
+        if done:  # also when a later one was refused
+            _report(done, as_json)
+
+
+def _placed(plan: Plan, race: bool) -> list[Plan]:
+    """The plan where it starts first, or, for a race, wherever it may start."""
+    from flowmbpo.cluster import planning
+
+    if len(planning.alternatives(plan.request)) == 1:
+        return [plan]
+    starts = planning.expected_starts(plan)
+    tables.say(f"{plan.draft.name}: expected starts, by Slurm")
+    for start in starts:
+        tables.say(f"  {start}")
+    placed = [plan.on(start.request) for start in starts if not start.refused]
+    return planning.racing(placed) if race else placed[:1]
+
+
+def _expected(registry: Registry, plan: Plan, store: Store, epochs: int | None) -> Forecast:
+    """How long one job of an experiment takes where it will run, which is also said."""
+    from flowmbpo.cli import forecast
+    from flowmbpo.cluster import planning
+
+    draft, request = plan.draft, planning.alternatives(plan.request)[0]
+    device = (request.gpu or "GPU") if request.gpus and draft.cluster == "slurm" else "cpu"
+    spec = registry.resolve(draft.experiment(0), list(draft.overrides)).spec
+    found = forecast.announce(registry, [spec], device, store.uri, epochs)[0]
+    if found.seconds and draft.cluster == "slurm" and not draft.sweep:
+        tables.say(f"  {planning.bill(plan, found.seconds)}")
+    return found
+
+
+def _warn(text: str) -> None:
+    tables.say(f"warning: {text}", style="yellow")
+
+
+def _preview(plans: list[Plan], expected: dict[str, Forecast], as_json: bool) -> None:
+    from flowmbpo.cluster import local, slurm
+
+    drafts = [plan.draft for plan in plans]
+    scripts = [
+        slurm.batch_script(plan.draft, plan.request) if plan.draft.cluster == "slurm" else local.preview(plan.draft)
+        for plan in plans
+    ]
+    if as_json:
+        document = [
+            {
+                "name": draft.name,
+                "seeds": draft.seeds,
+                "cluster": draft.cluster,
+                "resources": draft.request,
+                "script": text,
+                **expected[draft.experiment(0)].document(),
+            }
+            for draft, text in zip(drafts, scripts, strict=True)
+        ]
+        tables.print_json(document)
+    else:
+        typer.echo("\n".join(scripts).rstrip())
+
+
+def _report(done: list[Submission], as_json: bool) -> None:
+    if as_json:
+        tables.print_json(
+            [
+                {
+                    "job": submission.job_id,
+                    "tasks": submission.task_ids(),
+                    "name": submission.name,
+                    "seeds": submission.seeds,
+                    "cluster": submission.cluster,
+                    "gpu": submission.request["gpu"],
+                    "partition": submission.request["partition"],
+                    "folder": str(submission.folder),
+                }
+                for submission in done
+            ]
+        )
+        return
+    rows = [[s.job_id, s.name, ", ".join(map(str, s.seeds)), s.cluster] for s in done]
+    tables.print_table("Submitted", ["job", "experiment", "seeds", "cluster"], rows)
+    first = done[0].task_ids()[0]
+    for line in (
+        "watch   flowmbpo jobs",
+        f"follow  flowmbpo logs {first} -f",
+        f"cancel  flowmbpo cancel {done[0].job_id}",
+    ):
+        tables.err.print(line, highlight=False)

@@ -1,0 +1,68 @@
+"""What a search may vary: read from a TOML file, checked by the registry's rules, suggested by Optuna."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowmbpo.errors import UserError
+from flowmbpo.spec.registry import Registry
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+_FORMS = ({"choices"}, {"low", "high"}, {"low", "high", "log"}, {"low", "high", "step"})
+
+
+def read_space(path: Path, registry: Registry, name: str, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The search space of a TOML file, its ends and choices validated by the registry's rules.
+
+    Raises UserError for its form and RegistryError for a value that the experiment may not have.
+    """
+    try:
+        space = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"search space {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"search space {path} is not valid TOML: {error}") from None
+    if not space:
+        raise UserError(f"{path} names nothing to search")
+    for key, form in space.items():
+        if not isinstance(form, dict) or set(form) not in _FORMS:
+            raise UserError(
+                f'{path}: "{key}" must be {{ choices = [1, 2] }} or {{ low = 1e-4, high = 1e-2, log = true }}'
+                " or { low = 1, high = 9, step = 2 }"
+            )
+        values = form["choices"] if "choices" in form else [form["low"], form["high"]]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if not isinstance(values, list) or not values or ("low" in form and not numbers):
+            raise UserError(f"{path}: {key} has no values: choices is a list, low and high are numbers")
+        if ("low" in form and not form["low"] < form["high"]) or (form.get("log") and form["low"] <= 0):
+            raise UserError(f"{path}: {key} needs low < high, and low > 0 where log = true")
+        for value in values:
+            registry.resolve(name, with_values(overrides, {key: value}))
+    return space
+
+
+def suggest(trial: Trial, key: str, form: Mapping[str, Any]) -> Any:
+    """A value for `key`; the same again for a trial that has one."""
+    if "choices" in form:
+        texts = [json.dumps(choice) for choice in form["choices"]]  # a choice may be a list, which Optuna does not take
+        return json.loads(trial.suggest_categorical(key, texts))
+    low, high, step, log = form["low"], form["high"], form.get("step"), form.get("log", False)
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(key, low, high, step=step or 1, log=log)
+    return trial.suggest_float(key, low, high, step=step, log=log)
+
+
+def decoded(space: Mapping[str, Mapping[str, Any]], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Optuna's values as the registry has them."""
+    return {key: json.loads(value) if "choices" in space[key] else value for key, value in params.items()}
+
+
+def with_values(overrides: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    """`--set` of the command, and these values."""
+    return [*overrides, *(f"{key}={json.dumps(value)}" for key, value in params.items())]
