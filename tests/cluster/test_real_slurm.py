@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -65,6 +66,37 @@ def test_the_time_limit_does_not_end_the_experiment(cluster: Cluster):
     points = history.sort_values("step")
     assert points["value"].tolist() == list(range(LOG_INTERVAL, epochs + 1, LOG_INTERVAL))
     assert points["step"].is_unique
+
+
+SPACE = '"actor.learning_rate" = { low = 1e-4, high = 1e-2, log = true }'
+
+
+def test_a_search_in_two_jobs(cluster: Cluster):
+    """One worker is told to make room and goes back to the queue, as at its time limit; the other goes on."""
+    pytest.importorskip("optuna")
+    cluster.pace(0.2)
+    (cluster.directory / "space.toml").write_text(SPACE)
+    search = ("sweep", "tiny-mlp", "--space", "space.toml", "--trials", "3", "--seeds", "1", "--epochs", "20")
+    (job,) = json.loads(cluster.flowmbpo(*search, "--submit", "--parallel", "2", "--json"))
+    assert (job["name"], job["cluster"], len(job["tasks"])) == ("tiny-mlp-sweep", "slurm", 2)
+    first = job["tasks"][0]
+    cluster.until(lambda table: table[first]["epoch"])
+    cluster.program("scancel", "--signal=USR1", first)
+
+    def over(table: dict[str, dict[str, Any]]) -> bool:
+        if table[first]["state"] == "PENDING":
+            cluster.start_now(first)
+        return ended(table)
+
+    table = cluster.until(over, 20)
+    assert {row["state"] for row in table.values()} == {"COMPLETED"}, table
+    assert table[first]["restarts"] == 1
+    found = json.loads(cluster.flowmbpo(*search, "--json"))
+    assert [trial["number"] for trial in found["trials"]] == [0, 1, 2]
+    assert found["reported"] == found["winner_runs"]["1"]
+    names = sorted(run.name for run in cluster.runs().values())
+    assert names == ["tiny-mlp-sweep"] * 3 + ["tiny-mlp-tuned"]  # what was interrupted went on
+    assert {run.status for run in cluster.runs().values()} <= {"FINISHED", "KILLED"}
 
 
 def test_preempted_then_cancelled_then_continued(cluster: Cluster):
