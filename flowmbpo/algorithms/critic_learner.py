@@ -66,9 +66,9 @@ class CriticLearner:
             order = torch.randperm(len(targets), generator=self.generator, device=targets.device)
             for states, values in zip(latents[order].split(size), targets[order].split(size), strict=True):
                 with autocast(self.train.precision, targets.device):
-                    loss = (self.critic.values(states) - values).square().mean(1).sum()
-                norms.append(self.optimizer.step(loss))
-                losses.append(loss.detach())
+                    loss, gradients = self.critic.squared_error(states, values)
+                norms.append(self.optimizer.descend(gradients, loss))
+                losses.append(loss)
             if self.target is not self.critic:
                 update_average_(self.target, self.critic, 1.0 - self.spec.target_decay)
         return {

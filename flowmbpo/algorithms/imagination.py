@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,13 @@ class Exploration:
         self._zeros = torch.zeros_like(self.noise, requires_grad=torch.is_grad_enabled())
         self.offsets = torch.addcmul(self._zeros, self.noise, sigma)
 
+    def differentiated(
+        self, sweep: Callable[[Tensor, Tensor], Tensor], latents: Tensor, next_latents: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both as given, with the gradient that `sweep` makes of theirs: that of the means before tanh `[T, B, A]`."""
+        result: tuple[Tensor, Tensor] = _Swept.apply(self._zeros, latents, next_latents, sweep)
+        return result
+
     def through_policy(self, loss: Tensor, actor: Actor, latents: Tensor) -> Tensor:
         """A scalar with the gradient of `loss` with respect to the actor's weights; latents `[T, B, Z]`.
 
@@ -59,6 +67,18 @@ class Exploration:
         (sensitivity,) = torch.autograd.grad(loss, self._zeros)
         u = torch.addcmul(actor.mean_before_tanh(latents.detach()), self.noise, actor.std)
         return (u * sensitivity).sum() + 0.0 * loss.detach()
+
+
+class _Swept(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, _means: Tensor, latents: Tensor, next_latents: Tensor, sweep: Any) -> tuple[Tensor, Tensor]:
+        ctx.sweep = sweep
+        return latents.view_as(latents), next_latents.view_as(next_latents)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_latents: Tensor, of_next: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.sweep(of_latents, of_next), None, None, None
 
 
 Step = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -126,6 +146,50 @@ def imagine_alongside(
         world_model.reward(stacked, torch.stack(actions)),
         collector.experience.continues,
         collector.experience.ended.clone(),
+        exploration,
+    )
+
+
+def follow_reality(
+    world_model: WorldModel,
+    actor: Actor,
+    collector: Collector,
+    encode: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+) -> Transitions:
+    """The real rollout itself, for the collector's horizon: its values are real, its gradient is the world model's.
+
+    The gradient is that of `imagine_alongside` with `reacting`, taken by one sweep back over the steps instead of a
+    graph of them: the adjoint of the closed loop. No gradient crosses the end of an episode.
+    """
+    exploration = Exploration(actor, collector.horizon, collector.obs, generator)
+    pull_backs = []
+    for t, offset in enumerate(exploration.offsets.detach().unbind(0)):
+        mean, pull_back = actor.linearized(encode(collector.obs))
+        collector.step(t, mean.add_(offset).tanh_())
+        pull_backs.append(pull_back)
+    experience = collector.experience
+    latents, actions = encode(experience.obs), experience.actions
+    goes_on = (~experience.ended).unsqueeze(-1).float()
+    model_pull_backs = world_model.linearized(latents, actions)
+
+    def sweep(of_latents: Tensor, of_next: Tensor) -> Tensor:
+        following, result = torch.zeros_like(latents[0]), []
+        steps = (of_latents, of_next, goes_on, 1 - actions.square())
+        rows = list(zip(*(x.unbind(0) for x in steps), pull_backs, model_pull_backs, strict=True))
+        for of_state, of_arriving, linked, slope, policy_pull_back, model_pull_back in reversed(rows):
+            through_model, of_action = model_pull_back(torch.addcmul(of_arriving, following, linked))
+            result.append(of_action * slope)
+            following = through_model.add_(of_state).add_(policy_pull_back(result[-1]))
+        return torch.stack(result[::-1])
+
+    latents, next_latents = exploration.differentiated(sweep, latents, encode(experience.next_obs))
+    return Transitions(
+        latents,
+        next_latents,
+        world_model.reward(latents, actions),
+        experience.continues,
+        experience.ended.clone(),
         exploration,
     )
 

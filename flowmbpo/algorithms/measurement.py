@@ -74,8 +74,8 @@ def dynamics_evaluations(learner: PWM) -> int:
 
 
 def _rollouts_per_actor_update(learner: PWM) -> int:
-    alongside = learner.train.imagination == "alongside"
-    return learner.train.num_envs if alongside else learner.actor_spec.imagined_batch_size
+    visited = learner.train.imagination == "from_visited"
+    return learner.actor_spec.imagined_batch_size if visited else learner.train.num_envs
 
 
 @torch.no_grad()

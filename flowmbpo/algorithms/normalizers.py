@@ -80,6 +80,11 @@ class ObservationNormalizer:
         """The inverse, of what was within the limit: `[..., O]` -> `[..., O]`."""
         return torch.addcmul(self._mean, z, self._std) if self.enabled else z
 
+    @property
+    def scale(self) -> Tensor:
+        """What a unit of each normalised feature is in its own unit `[O]`."""
+        return self._std if self.enabled else torch.ones_like(self._std)
+
     def state_dict(self) -> dict[str, Tensor]:
         return self.moments.state_dict()
 

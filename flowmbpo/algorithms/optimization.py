@@ -42,13 +42,17 @@ class GuardedAdam:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if len(gradients) < len(self.parameters):
             raise ValueError(f"{len(self.parameters) - len(gradients)} parameters have no part in the loss")
-        with torch.no_grad():
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            total = norm + loss
-            bad = total - total != 0  # a difference of infinities is not a number, which differs from everything
-            self._steps += ~bad
-            self.refused += bad
-            self._apply(gradients, bad, (norm / self.grad_norm).clamp_min(1.0))
+        return self.descend(gradients, loss)
+
+    @torch.no_grad()
+    def descend(self, gradients: list[Tensor], loss: Tensor) -> Tensor:
+        """`step` with the gradients of `loss` by hand, one of each parameter and overwritten here."""
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        total = norm + loss
+        bad = total - total != 0  # a difference of infinities is not a number, which differs from everything
+        self._steps += ~bad
+        self.refused += bad
+        self._apply(gradients, bad, (norm / self.grad_norm).clamp_min(1.0))
         return norm
 
     def _apply(self, gradients: list[Tensor], refused: Tensor, divisor: Tensor) -> None:

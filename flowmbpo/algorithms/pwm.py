@@ -9,12 +9,13 @@ Not here: networks (`models`), environments, logging, files. What the training l
 - `state_dict()` holds all that an exact continuation needs except the environment's own state; `deployable_state()`
   what acting needs.
 
-Two forms of imagination, `train.imagination`:
+Three forms of imagination, `train.imagination`:
 
 - `alongside`, as published: the real environment is driven open loop by the actions computed on imagined latents, and
   the actor learns from that very rollout, its latents detached at the actor's input.
 - `from_visited`: the environment is driven closed loop, and the actor learns from rollouts imagined from states that
   were visited recently, several updates an epoch; the gradient includes the policy's own reactions.
+- `real`: nothing is imagined; the actor learns from the real rollout, closed loop, whose gradient is the simulator's.
 
 The critic learns from the imagined rewards and continuations (`critic.targets = "imagined"`) or from the real ones of
 this epoch's steps (`"real"`), where the end of an episode is a fact and not a prediction.
@@ -33,7 +34,14 @@ from flowmbpo.algorithms.actor_learner import ActorLearner
 from flowmbpo.algorithms.critic_learner import CriticLearner
 from flowmbpo.algorithms.experience import Collector
 from flowmbpo.algorithms.held_out import HeldOut
-from flowmbpo.algorithms.imagination import Transitions, encoded, imagine, imagine_alongside, predicted
+from flowmbpo.algorithms.imagination import (
+    Transitions,
+    encoded,
+    follow_reality,
+    imagine,
+    imagine_alongside,
+    predicted,
+)
 from flowmbpo.algorithms.measurement import measure
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, autocast, frozen, scheduled_rate
@@ -155,7 +163,7 @@ class PWM:
     @property
     def reacting(self) -> bool:
         """Whether the actor's gradient includes how the policy will react to the states that its actions lead to."""
-        return self.train.imagination == "from_visited" or self.actor_spec.reacts
+        return self.train.imagination != "alongside" or self.actor_spec.reacts
 
     def counters(self) -> dict[str, float]:
         """How far learning is: rates, updates, stored transitions. Synchronises."""
@@ -179,6 +187,11 @@ class PWM:
             with frozen(self.world_model, self.critic, self.actor), autocast(self.train.precision, self.device):
                 self._imagined = imagine_alongside(
                     self.world_model, self.actor, self.collector, self.encode, self.generator, reacting=self.reacting
+                )
+        elif self.train.imagination == "real":
+            with frozen(self.world_model, self.critic, self.actor):
+                self._imagined = follow_reality(
+                    self.world_model, self.actor, self.collector, self.encode, self.generator
                 )
         else:
             with torch.no_grad():

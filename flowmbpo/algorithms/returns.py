@@ -52,11 +52,12 @@ def td_lambda(
     """
     following = next_values[-1]
     targets = []
-    for t in reversed(range(len(rewards))):
-        value = next_values[t]
+    ends = [None] * len(rewards) if ended is None else ended.unbind(0)
+    steps = list(zip(rewards.unbind(0), continues.unbind(0), next_values.unbind(0), ends, strict=True))
+    for reward, goes_on, value, end in reversed(steps):
         blend = torch.lerp(value, following, td_lambda)
-        if ended is not None:
-            blend = torch.where(ended[t], value, blend)
-        following = torch.addcmul(rewards[t], continues[t], blend, value=gamma)
+        if end is not None:
+            blend = torch.where(end, value, blend)
+        following = torch.addcmul(reward, goes_on, blend, value=gamma)
         targets.append(following)
     return torch.stack(targets[::-1])

@@ -72,6 +72,13 @@ def simulate(given: Tensor, layout: Layout, interval: int) -> Tensor:
     return result
 
 
+def simulate_vjp(given: Tensor, cotangent: Tensor, layout: Layout, interval: int) -> Tensor:
+    """What `simulate(given, ...)` makes of a cotangent (N, outputs): (N, inputs)."""
+    result = torch.empty_like(given)
+    _launch(kernels(layout, given.device.type).vjp(), interval, given, cotangent.contiguous(), result)
+    return result
+
+
 def prepare(layout: Layout, device: torch.device) -> None:
     """Compile what `simulate` and its gradient need, or fetch it from the cache, before anybody waits for them."""
     given = torch.zeros(1, kernels(layout, device.type).inputs, device=device, requires_grad=True)
@@ -104,9 +111,7 @@ class _Simulate(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
         (given,) = ctx.saved_tensors
-        result = torch.empty_like(given)
-        _launch(kernels(ctx.layout, given.device.type).vjp(), ctx.interval, given, cotangent.contiguous(), result)
-        return result, None, None
+        return simulate_vjp(given, cotangent, ctx.layout, ctx.interval), None, None
 
 
 def _launch(kernel: wp.Kernel, interval: int, *arrays: Tensor) -> None:

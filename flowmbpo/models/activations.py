@@ -32,25 +32,9 @@ def mish(x: Tensor) -> Tensor:
 
 
 class _Mish(torch.autograd.Function):
-    """Mish and its slope, block by block; half types are computed in float32 and rounded once."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        y, slope = torch.empty_like(x), torch.empty_like(x)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        block = min(x.numel(), MISH_BLOCK * torch.get_num_threads())
-        scratch = x.new_empty(3 if x.dtype is wide else 5, block, dtype=wide)
-        parts = (tensor.view(-1).split(max(1, block)) for tensor in (x, y, slope))
-        for x_part, y_part, slope_part in zip(*parts, strict=True):
-            s, q, d, *own = scratch[:, : len(x_part)]
-            if x.dtype is wide:
-                _mish_with_slope(x_part, y_part, slope_part, s, q, d)
-            else:
-                wide_x, wide_y = own
-                _mish_with_slope(wide_x.copy_(x_part), wide_y, q, s, q, d)
-                y_part.copy_(wide_y)
-                slope_part.copy_(q)
+        y, slope = _mish_and_slope(x)
         ctx.save_for_backward(slope)
         return y
 
@@ -59,6 +43,26 @@ class _Mish(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
         return grad * slope
+
+
+def _mish_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mish and its slope, block by block; half types are computed in float32 and rounded once."""
+    x = x.contiguous()
+    y, slope = torch.empty_like(x), torch.empty_like(x)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    block = min(x.numel(), MISH_BLOCK * torch.get_num_threads())
+    scratch = x.new_empty(3 if x.dtype is wide else 5, block, dtype=wide)
+    parts = (tensor.view(-1).split(max(1, block)) for tensor in (x, y, slope))
+    for x_part, y_part, slope_part in zip(*parts, strict=True):
+        s, q, d, *own = scratch[:, : len(x_part)]
+        if x.dtype is wide:
+            _mish_with_slope(x_part, y_part, slope_part, s, q, d)
+        else:
+            wide_x, wide_y = own
+            _mish_with_slope(wide_x.copy_(x_part), wide_y, q, s, q, d)
+            y_part.copy_(wide_y)
+            slope_part.copy_(q)
+    return y, slope
 
 
 def _mish_with_slope(x: Tensor, y: Tensor, slope: Tensor, s: Tensor, q: Tensor, d: Tensor) -> None:
@@ -104,6 +108,19 @@ class _GroupSoftmax(torch.autograd.Function):
 
 
 ACTIVATIONS: dict[str, Activation] = {"mish": mish, "silu": F.silu, "elu": F.elu}
+
+
+def linearized(activation: Activation, x: Tensor) -> tuple[Tensor, Activation]:
+    """Its value, and the gradient with respect to `x` as a function of the one with respect to that value."""
+    if activation is F.silu:
+        return F.silu(x), lambda gradient: torch.ops.aten.silu_backward.default(gradient, x)
+    if activation is F.elu:
+        return F.elu(x), lambda gradient: torch.ops.aten.elu_backward.default(gradient, 1.0, 1.0, 1.0, False, x)
+    assert activation is mish
+    if not x.is_cpu:
+        return F.mish(x), lambda gradient: torch.ops.aten.mish_backward.default(gradient, x)
+    y, slope = _mish_and_slope(x)
+    return y, slope.mul
 
 
 def find_activation(name: str) -> Activation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmbpo.models.activations import Activation, find_activation
+from flowmbpo.models.chain import chain, run, worth_it
 from flowmbpo.models.layers import at_least_float32, latent_input
 
 
@@ -66,10 +67,10 @@ class Actor(nn.Module):
         super().__init__()
         self.input = latent_input(standardize)
         widths = [latent_dim, *units]
-        self.trunk = nn.Sequential(
-            *(ActivatedNorm(a, b, find_activation(activation)) for a, b in itertools.pairwise(widths))
-        )
+        self._activation = find_activation(activation)
+        self.trunk = nn.Sequential(*(ActivatedNorm(a, b, self._activation) for a, b in itertools.pairwise(widths)))
         self.mean = nn.Linear(widths[-1], action_dim)
+        self._weights = [*self.trunk.parameters(), *self.mean.parameters()]
         self.log_std_parameter = nn.Parameter(torch.full((action_dim,), log_std_init))
         self.log_std_min = log_std_min
         for layer in self.modules():
@@ -84,7 +85,24 @@ class Actor(nn.Module):
 
     def mean_before_tanh(self, z: Tensor) -> Tensor:
         """mu: z `[..., Z]` -> `[..., A]`."""
+        if worth_it(z, self._weights):
+            x = self.input(z)
+            return chain(x.reshape(-1, x.shape[-1]), self._activation, self._weights).view(*x.shape[:-1], -1)
         return at_least_float32(self.mean(self.trunk(self.input(z))))
+
+    @torch.no_grad()
+    def linearized(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """mu `[B, A]` of z `[B, Z]`, a latent on no simplices, and how a gradient goes back from there to z."""
+        assert isinstance(self.input, nn.Identity)
+        mean, gradients = run(z, self._activation, self._weights)
+        needed = [True] + [False] * len(self._weights)
+
+        def pull_back(gradient: Tensor) -> Tensor:
+            (of_z, *_) = gradients(gradient, needed)
+            assert of_z is not None
+            return of_z
+
+        return mean, pull_back
 
     def mean_action(self, z: Tensor) -> Tensor:
         """The deterministic policy tanh(mu): z `[..., Z]` -> `[..., A]`."""

@@ -7,7 +7,7 @@ under a policy.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from flowmbpo.models.layers import (
     check_groups,
     init_truncated_normal_,
 )
+
+PullBack = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Encoder(nn.Sequential):
@@ -123,6 +125,10 @@ class WorldModel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`sample`, `reward` and `continuation` at once."""
         return self.sample(z, action, generator), self.reward(z, action), self.continuation(z, action)
+
+    def linearized(self, z_TBZ: Tensor, actions_TBA: Tensor) -> list[PullBack]:
+        """Of `next` at each step: a cotangent `[B, Z]` of what follows -> those of state and action, as new tensors."""
+        raise TypeError(f"{type(self).__name__} is differentiated by imagining with it")
 
     def unroll(self, z: Tensor, actions_TBA: Tensor) -> Tensor:
         """Open-loop latents z_1 ... z_T from z_0 `[B, Z]` under given actions: `[T, B, Z]`."""

@@ -60,11 +60,18 @@ RULES = (
     *requirements(
         {
             ("train.imagination", "alongside"): {"actor.updates": (1, "the real rollout is imagined once")},
+            ("train.imagination", "real"): {
+                "actor.updates": (1, "there is one real rollout"),
+                "world_model.kind": ("simulator", "no other model has the gradient of real steps"),
+            },
             ("critic.targets", "imagined"): {"critic.states": ("encoded", "these states are predicted ones already")},
         }
     ),
     *requirements(
-        {("train.imagination", "from_visited"): {"actor.reacts": (False, "the policy's reactions always count there")}},
+        {
+            ("train.imagination", form): {"actor.reacts": (False, "the policy's reactions always count there")}
+            for form in ("from_visited", "real")
+        },
         "warning",
     ),
     Rule(

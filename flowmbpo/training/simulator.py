@@ -8,14 +8,15 @@ the errors of a learned model cost.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
-from flowmbpo.envs.ant_gradients import FALLEN_HEIGHT, reward_of, simulate
+from flowmbpo.envs.ant_gradients import FALLEN_HEIGHT, reward_of, simulate, simulate_vjp
 from flowmbpo.models.dynamics import Dynamics
-from flowmbpo.models.world_model import WorldModel
+from flowmbpo.models.world_model import PullBack, WorldModel
 
 
 class Physics(Dynamics):
@@ -53,12 +54,24 @@ class Simulator(WorldModel):
         """`observations` and `reward_scale` are those of the learner, which go on changing between epochs."""
         physics = Physics(observations, mass_matrix_interval)
         super().__init__(encoder=nn.Identity(), dynamics=physics, reward_head=None)
-        self._observations, self._reward_scale = observations, reward_scale
+        self._observations, self._reward_scale, self._interval = observations, reward_scale, mass_matrix_interval
         self._fallen_height = FALLEN_HEIGHT if early_termination else -math.inf
 
     def reward(self, z: Tensor, action: Tensor) -> Tensor:
         """See `WorldModel.reward`: it is that of the state held before the step."""
         return self._reward_scale(reward_of(self._observations.undo(z)))
+
+    def linearized(self, z_TBZ: Tensor, actions_TBA: Tensor) -> list[PullBack]:
+        """See `WorldModel.linearized`."""
+        scale, widths = self._observations.scale, (z_TBZ.shape[-1], actions_TBA.shape[-1])
+
+        def pull_back(given: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+            gradient = simulate_vjp(given, cotangent / scale, "observation", self._interval)
+            of_obs, of_action = gradient.split(widths, -1)
+            return of_obs * scale, of_action
+
+        inputs = torch.cat((self._observations.undo(z_TBZ), actions_TBA), -1)
+        return [partial(pull_back, given) for given in inputs.unbind(0)]
 
     def step(
         self, z: Tensor, action: Tensor, generator: torch.Generator | None = None

@@ -61,12 +61,33 @@ def test_nothing_is_learned_about_the_model_and_the_policy_starts_at_once(learne
 
 
 def test_alongside_the_imagined_rollout_is_the_real_one():
-    algorithm = built("shac-quick", "train.num_envs=16", "train.horizon=16", "evaluation.episodes=2").algorithm
+    small = ("train.imagination=alongside", "train.num_envs=16", "train.horizon=16", "evaluation.episodes=2")
+    algorithm = built("shac-quick", *small).algorithm
     run_epochs(algorithm, 1)
     algorithm.begin_epoch(1)
     algorithm.rollout()
     imagined, experience = algorithm._imagined, algorithm.collector.experience
     torch.testing.assert_close(imagined.rewards.detach(), experience.rewards, atol=2e-3, rtol=2e-3)
+
+
+def test_the_real_rollout_has_the_gradient_of_the_imagined_one():
+    """One sweep back over the steps gives what Torch makes of a graph of them, also where episodes end."""
+    small = ("train.num_envs=16", "train.horizon=32", "evaluation.episodes=2")
+    found = []
+    for form in (["real"], ["alongside", "actor.reacts=true"]):
+        algorithm = built("shac-quick", *small, f"train.imagination={form[0]}", *form[1:]).algorithm
+        run_epochs(algorithm, 1)
+        algorithm.rollout()
+        imagined = algorithm._imagined
+        value = (imagined.rewards * torch.linspace(0, 1, 16)).sum() + imagined.next_latents[..., 5].sum()
+        found.append((torch.autograd.grad(value, imagined.exploration._zeros)[0], imagined))
+    (ours, real), (graph, alongside) = found
+    assert real.ended.any()
+    assert not real.ended.all()
+    torch.testing.assert_close(real.latents, alongside.latents, atol=1e-3, rtol=1e-3)
+    error = (ours - graph).norm(dim=-1) / graph.norm(dim=-1)
+    assert error.quantile(0.99) < 1e-2
+    assert error.median() < 1e-4
 
 
 def test_training_continues_exactly_from_a_saved_state():
