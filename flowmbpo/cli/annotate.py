@@ -8,7 +8,7 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import JsonOption, TrackingOption
+from flowmbpo.cli.options import JsonOption, TrackingOption, parse_pairs
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.reader import open_reader, select_run
 from flowmbpo.tracking.records import USABLE_TAG, WHY_TAG
@@ -37,19 +37,14 @@ def note(
 def tag(
     run: RunArgument,
     tags: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="usable=no sets the run aside.")],
-    why: Annotated[str, typer.Option(help="The reason for usable=no.", show_default=False)] = "",
+    why: Annotated[str, typer.Option(help="The reason for usable=no.")] = "",
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tag a run. `usable=no --why REASON` takes it out of every comparison, which says so; `usable=yes` back in."""
     from flowmbpo.tracking.mlflow_annotations import add_tags
 
-    given = {}
-    for text in tags:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"{text!r} is no tag; write KEY=VALUE, as in usable=no")
-        given[key] = value
+    given = parse_pairs("", tags, "KEY=VALUE, as in usable=no")
     usable = given.get(USABLE_TAG)
     if usable not in (None, "yes", "no"):
         raise UserError(f"usable={usable}: allowed are yes and no")

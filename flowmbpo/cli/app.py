@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
 
 from flowmbpo import __version__
-from flowmbpo.cli import (
-    annotate,
-    cancel,
-    compare,
-    doctor,
-    export,
-    import_,
-    jobs,
-    logs,
-    record,
-    render,
-    report,
-    reproduce,
-    run,
-    runs,
-    schema,
-    show,
-    streams,
-    submit,
-    sweep,
-    sync,
-    tables,
-    ui,
-    validate,
-    watch,
-)
-from flowmbpo.cli import list as list_
+from flowmbpo.cli import streams, tables
 from flowmbpo.cli.bench import bench
-from flowmbpo.cli.eval import evaluate
 from flowmbpo.cli.options import with_common_options
 from flowmbpo.cli.problems import print_problems
 from flowmbpo.errors import UserError, WorkFailed
@@ -68,35 +41,35 @@ def _root(
     pass
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "list": list_.list_experiments,
-    "show": show.show,
-    "validate": validate.validate,
-    "schema": schema.schema,
-    "doctor": doctor.doctor,
-    "run": run.run,
-    "eval": evaluate,
-    "runs": runs.runs,
-    "watch": watch.watch,
-    "ui": ui.ui,
-    "sync": sync.sync,
-    "submit": submit.submit,
-    "jobs": jobs.jobs,
-    "logs": logs.logs,
-    "cancel": cancel.cancel,
-    "compare": compare.compare,
-    "report": report.report,
-    "render": render.render,
-    "record": record.record,
-    "note": annotate.note,
-    "tag": annotate.tag,
-    "sweep": sweep.sweep,
-    "export": export.export,
-    "import": import_.import_run,
-    "reproduce": reproduce.reproduce,
+COMMANDS = {  # in the order of --help; module and function of flowmbpo.cli
+    "list": "list.list_experiments",
+    "show": "show.show",
+    "validate": "validate.validate",
+    "schema": "schema.schema",
+    "doctor": "doctor.doctor",
+    "run": "run.run",
+    "eval": "eval.evaluate",
+    "runs": "runs.runs",
+    "watch": "watch.watch",
+    "ui": "ui.ui",
+    "sync": "sync.sync",
+    "submit": "submit.submit",
+    "jobs": "jobs.jobs",
+    "logs": "logs.logs",
+    "cancel": "cancel.cancel",
+    "compare": "compare.compare",
+    "report": "report.report",
+    "render": "render.render",
+    "record": "record.record",
+    "note": "annotate.note",
+    "tag": "annotate.tag",
+    "sweep": "sweep.sweep",
+    "export": "export.export",
+    "import": "import_.import_run",
+    "reproduce": "reproduce.reproduce",
 }
-for _name, _command in COMMANDS.items():
-    app.command(_name)(with_common_options(_command))
+for _name, _function in COMMANDS.items():
+    app.command(_name)(with_common_options(resolve_name(f"flowmbpo.cli.{_function}")))
 app.add_typer(bench, name="bench")
 
 

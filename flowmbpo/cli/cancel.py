@@ -10,9 +10,7 @@ from flowmbpo.cli import tables
 
 
 def cancel(
-    jobs: Annotated[
-        list[str], typer.Argument(metavar="JOB...", help="Jobs, or tasks of them as in 123_0.", show_default=False)
-    ],
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs, or tasks of them as in 123_0.")],
 ) -> None:
     """Cancel jobs. Their runs end as KILLED and can be continued."""
     from flowmbpo.cluster import overview, send

@@ -11,6 +11,7 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
 from flowmbpo.errors import UserError
+from flowmbpo.runs.files import check_output
 
 if TYPE_CHECKING:
     from flowmbpo.reports import Comparison
@@ -22,16 +23,13 @@ def compare(
         typer.Argument(
             metavar="NAME|RUN_ID...",
             help="Experiments (all their finished runs) or single runs (id, its beginning, or NAME/seed-N).",
-            show_default=False,
             autocompletion=names_and_run_ids,
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line of CSV per row.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the learning curves.", show_default=False)
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the learning curves.")] = None,
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
@@ -50,9 +48,9 @@ def compare(
     if not selectors:
         raise UserError("name experiments or runs to compare; `flowmbpo list` and `flowmbpo runs` show them")
     if plot:
-        from flowmbpo.reports.figure_style import check_picture
+        from flowmbpo.reports.figure_style import PICTURES
 
-        check_picture(plot)
+        check_output(plot, PICTURES)
     from flowmbpo.reports import compare as compare_runs
     from flowmbpo.reports import formats
     from flowmbpo.spec.registry import load_registry

@@ -22,8 +22,7 @@ COLOURS = {"good": "green", "bad": "red", "not applicable": "dim"}
 
 def doctor(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Experiments to run. Default: all.", show_default=False, autocompletion=experiment_names),
+        list[str] | None, typer.Argument(help="Experiments to run. Default: all.", autocompletion=experiment_names)
     ] = None,
     device: DeviceOption = "auto",
     registry: RegistryOption = None,

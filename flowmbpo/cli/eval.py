@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import DeviceOption, JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import DeviceOption, JsonOption, RegistryOption, TrackingOption, parse_list
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
@@ -20,7 +21,7 @@ from flowmbpo.tracking.recovery import current_runs
 if TYPE_CHECKING:
     from flowmbpo.training.reevaluation import Reevaluation, Reevaluator
 
-MOST_SUBSTEPS = 1000
+_SUBSTEPS, _WRITE = r"[1-9]\d{0,2}|1000", "a whole number from 1 to 1000, as in --substeps 1,2,4,8"
 Row = dict[str, Any]
 
 
@@ -28,10 +29,7 @@ def evaluate(
     selectors: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN_ID|NAME]...",
-            help="Runs, or all runs of an experiment.",
-            show_default=False,
-            autocompletion=names_and_run_ids,
+            metavar="[RUN_ID|NAME]...", help="Runs, or all runs of an experiment.", autocompletion=names_and_run_ids
         ),
     ] = None,
     rerun_all: Annotated[
@@ -43,7 +41,6 @@ def evaluate(
             min=1,
             max=100_000,
             help="Full episodes, all at once. Default: 128; with --rerun-all as many as the run's own evaluations.",
-            show_default=False,
         ),
     ] = None,
     which: Annotated[str, typer.Option("--checkpoint", help="best, last, all or an epoch.")] = "best",
@@ -62,14 +59,12 @@ def evaluate(
     """Evaluate the deterministic policy of checkpoints over full episodes of the real simulator, from fixed seeds."""
     if not selectors and not rerun_all:
         raise UserError("name runs or experiments, or give --rerun-all; `flowmbpo runs` lists what there is")
-    counts = _whole_numbers(substeps)
+    counts = [int(part) for part in parse_list("--substeps", substeps, _SUBSTEPS, _WRITE)] if substeps else []
     if integrator is not None and not counts:
         raise UserError("--integrator needs --substeps, as in --substeps 1,2,4")
     reader = open_reader(tracking_uri)
     known = current_runs(reader)
-    runs = known
-    if selectors:
-        runs = list({run.run_id: run for group in select_runs(known, selectors).values() for run in group}.values())
+    runs = select_runs(known, selectors) if selectors else known
     chosen = _choose(reader, runs, "all" if rerun_all else which)
     if not chosen:
         raise UserError(f"no checkpoint to evaluate: {', '.join(run.run_id for run in runs) or 'the store'} has none")
@@ -130,14 +125,6 @@ def _evaluate_all(
     return rows
 
 
-def _whole_numbers(text: str | None) -> list[int]:
-    """`1,2,4` as numbers. Raises UserError."""
-    parts = [] if text is None else text.split(",")
-    if any(not part.strip().isdecimal() or not 1 <= int(part) <= MOST_SUBSTEPS for part in parts):
-        raise UserError(f"--substeps {text}: allowed are whole numbers from 1 to {MOST_SUBSTEPS}, as in 1,2,4,8")
-    return [int(part) for part in parts]
-
-
 def _row(result: Reevaluation) -> Row:
     expected = ("mean_reward", "std_reward", "mean_length", "model_predicted_reward")
     return {
@@ -178,24 +165,14 @@ _SCHEMES = {
 
 
 def _print(rows: Sequence[Row], *, schemes: bool) -> None:
-    title, what, columns = "Deterministic policy, real environment, full episodes", "episodes", _RESULTS
+    run: tables.Columns = {"run": lambda row: f"{row['name']}/seed-{row['seed']}", "checkpoint": "checkpoint"}
+    end: tables.Columns = {"": lambda row: row["error"] or ("up to date" if row["skipped"] else "")}
+    what: tables.Columns = {"episodes": "episodes"}
+    title, figures = "Deterministic policy, real environment, full episodes", _RESULTS
     if schemes:
         title = "One trained model under several schemes; errors and energy scores over those of no change"
-        what, columns = "scheme", _SCHEMES
-    tables.print_table(
-        title,
-        ["run", "checkpoint", what, *columns, ""],
-        [
-            [
-                f"{row['name']}/seed-{row['seed']}",
-                row["checkpoint"],
-                f"{row['integrator']} {row['substeps']}" if schemes else row["episodes"],
-                *(row.get(key) for key in columns.values()),
-                row["error"] or ("up to date" if row["skipped"] else ""),
-            ]
-            for row in rows
-        ],
-        right=[*columns] if schemes else [what, *columns],
-    )
+        what, figures = {"scheme": lambda row: f"{row['integrator']} {row['substeps']}"}, _SCHEMES
+    measured: tables.Columns = {heading: operator.methodcaller("get", key) for heading, key in figures.items()}
+    tables.show(rows, False, {**run, **what, **measured, **end}, title)
     if not schemes:
         tables.say("The model's guess is what the world model predicts for the same episodes. It is not the result.")

@@ -51,9 +51,8 @@ def export(
             if parquet:
                 frame.to_parquet(parquet, index=False)
         except OSError as error:
-            raise WorkFailed(
-                f"{error.filename or as_csv or parquet} cannot be written: {error.strerror or error}"
-            ) from None
+            file = error.filename or as_csv or parquet
+            raise WorkFailed(f"{file} cannot be written: {error.strerror or error}") from None
         tables.say(f"{len(frame):,} points: {', '.join(str(path) for path in (as_csv, parquet) if path)}")
 
 
@@ -74,11 +73,10 @@ def _export_policy(reader: Reader, selector: str, out: Path, onnx: bool) -> None
 
 def _points(reader: Reader, selectors: list[str]) -> pd.DataFrame:
     """Columns name, seed, run_id, metric, step (environment steps), seconds (since the run's start), value."""
-    chosen = {run.run_id: run for group in select_runs(reader.runs(), selectors).values() for run in group}
-    frame = reader.curves(list(chosen.values()), sorted({name for run in chosen.values() for name in run.metrics}))
+    chosen = select_runs(reader.runs(), selectors)
+    frame = reader.curves(chosen, sorted({name for run in chosen for name in run.metrics}))
     ids = frame["run_id"].astype(str)
-    start = ids.map({run_id: run.start_time for run_id, run in chosen.items()})
-    frame.insert(0, "name", ids.map({run_id: run.name for run_id, run in chosen.items()}))
-    frame.insert(1, "seed", ids.map({run_id: run.seed for run_id, run in chosen.items()}))
-    frame["time"] = frame["time"] - start
+    frame.insert(0, "name", ids.map({run.run_id: run.name for run in chosen}))
+    frame.insert(1, "seed", ids.map({run.run_id: run.seed for run in chosen}))
+    frame["time"] = frame["time"] - ids.map({run.run_id: run.start_time for run in chosen})
     return frame.rename(columns={"time": "seconds"})

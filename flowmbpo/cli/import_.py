@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_pairs
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.store import check_sqlite, resolve_store
@@ -36,7 +36,7 @@ def import_run(
     steps_per: Annotated[
         float, typer.Option(min=1e-6, help="Environment steps per step of the logger, where no column has them.")
     ] = 1.0,
-    run: Annotated[str | None, typer.Option(help="Which run of an MLflow store.", show_default=False)] = None,
+    run: Annotated[str | None, typer.Option(help="Which run of an MLflow store.")] = None,
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
@@ -55,12 +55,7 @@ def import_run(
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
         raise UserError(f"--as {name!r}: use 1 to 64 letters, digits and . _ + - , first a letter or digit") from None
-    given = {}
-    for text in columns or ():
-        ours, equals, theirs = text.partition("=")
-        if not equals or not theirs:
-            raise UserError(f"--map {text!r}: write OURS=THEIRS, as in train/episode_reward=reward")
-        given[ours] = theirs
+    given = parse_pairs("--map ", columns or (), "OURS=THEIRS, as in train/episode_reward=reward")
 
     from flowmbpo.tracking.foreign_logs import read_log
     from flowmbpo.tracking.mlflow_import import Mapped, import_log, read_store

@@ -23,8 +23,19 @@ if TYPE_CHECKING:
     from flowmbpo.tracking.records import RunRecord
 
 RECENT_SECONDS = 7 * 86400.0
-COLUMNS = ("job", "experiment", "seed", "state", "waits for", "node", "epoch", "of", "R", "ETA", "restarts")
-GPU_COLUMNS = ("experiment", "asked for", "used")
+_COLUMNS: tables.Columns = {
+    "job": "job",
+    "experiment": "name",
+    "seed": "seed",
+    "state": "state",
+    "waits for": lambda row: row["reason"] or None,
+    "node": lambda row: row["node"] or None,
+    "epoch": "epoch",
+    "of": "max_epochs",
+    "R": "episode_reward",
+    "ETA": lambda row: duration(row["eta_seconds"]),
+    "restarts": "restarts",
+}
 
 
 def jobs(
@@ -89,27 +100,12 @@ def _runs(uri: str) -> dict[str, RunRecord]:
 
 
 def _print(rows: list[TaskRow], hours: dict[str, tuple[float, float]]) -> None:
-    cells = [
-        [
-            row.job,
-            row.name,
-            row.seed,
-            row.state,
-            row.reason or None,
-            row.node or None,
-            row.epoch,
-            row.max_epochs,
-            row.episode_reward,
-            None if row.eta_seconds is None else duration(row.eta_seconds),
-            row.restarts,
-        ]
-        for row in rows
-    ]
-    tables.print_table("", COLUMNS, cells, right=("seed", "epoch", "of", "R", "ETA", "restarts"))
+    tables.show([row.document() for row in rows], False, _COLUMNS)
     for row in rows:
         if row.note:
             tables.out.print(
                 f"{row.job} {row.name}/seed-{row.seed}: {row.note}", markup=False, highlight=False, soft_wrap=True
             )
     if hours:
-        tables.print_table("GPU hours", GPU_COLUMNS, [[name, *sums] for name, sums in hours.items()], GPU_COLUMNS[1:])
+        columns = ("experiment", "asked for", "used")
+        tables.print_table("GPU hours", columns, [[name, *sums] for name, sums in hours.items()])

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import JsonOption, RegistryOption
 
-_COLUMNS = {  # heading: key of a row
-    "experiment": "name",
-    "model": "world_model",
-    "size": "nominal_params",
-    "built": "params",
-    "units": "units",
-    "encoder": "encoder_units",
-    "latent": "latent_dim",
-    "integrator": "integrator",
-    "substeps": "substeps",
-    "wm batch": "wm_batch_size",
-    "epochs": "max_epochs",
-    "horizon": "horizon",
-    "schedule": "lr_schedule",
-    "task dim": "task_dim",
-}
+if TYPE_CHECKING:
+    from flowmbpo.spec.registry import Registry
+
 _WIDE_ONLY = ("units", "encoder", "schedule", "task dim")  # left out on a terminal too narrow for them
 _WIDE = 180
-_NUMBERS = ("built", "latent", "substeps", "wm batch", "epochs", "horizon", "task dim")
 
 
 def list_experiments(registry: RegistryOption = None, as_json: JsonOption = False) -> None:
@@ -38,17 +25,11 @@ def list_experiments(registry: RegistryOption = None, as_json: JsonOption = Fals
         tables.print_json(rows)
         return
     wide = not tables.on_terminal(tables.out) or tables.out.width >= _WIDE
-    columns = {heading: key for heading, key in _COLUMNS.items() if wide or heading not in _WIDE_ONLY}
-    tables.print_table(
-        "",
-        [*columns, "expected R", "stability", "hours"],
-        [[*(_cell(key, row) for key in columns.values()), *_expectation(row["expected"])] for row in rows],
-        right=_NUMBERS,
-    )
+    tables.show(rows, False, {head: cell for head, cell in _COLUMNS.items() if wide or head not in _WIDE_ONLY})
     tables.say("size: nominal, of the family; built: parameters of the world model. `flowmbpo show NAME` has the rest.")
 
 
-def _row(registry: Any, name: str) -> dict[str, Any]:
+def _row(registry: Registry, name: str) -> dict[str, Any]:
     from flowmbpo.spec.parameters import count_parameters
 
     spec = registry.resolve(name).spec
@@ -78,20 +59,10 @@ def _row(registry: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _cell(key: str, row: dict[str, Any]) -> Any:
-    if key == "name" and row["aliases"]:
-        return f"{row['name']} ({', '.join(row['aliases'])})"
-    if row[key] == []:  # no encoder network
-        return None
-    if isinstance(row[key], list):
-        first = row[key][0]
-        same = all(width == first for width in row[key]) and len(row[key]) > 2
-        return f"{first} ×{len(row[key])}" if same else ", ".join(map(str, row[key]))
-    return row[key]
-
-
-def _expectation(expected: dict[str, Any]) -> list[Any]:
-    return [_range(expected["peak_reward"]), expected["stability"], _range(expected["hours"])]
+def _widths(widths: Sequence[int]) -> str | None:
+    if len(widths) > 2 and len(set(widths)) == 1:
+        return f"{widths[0]} ×{len(widths)}"
+    return ", ".join(map(str, widths)) or None  # None: no such network
 
 
 def _range(pair: list[float] | None) -> str | None:
@@ -99,3 +70,24 @@ def _range(pair: list[float] | None) -> str | None:
         return None
     low, high = (f"{value:,g}" for value in pair)
     return f"about {low}" if low == high else f"{low}–{high}"
+
+
+_COLUMNS: tables.Columns = {
+    "experiment": lambda row: f"{row['name']} ({', '.join(row['aliases'])})" if row["aliases"] else row["name"],
+    "model": "world_model",
+    "size": "nominal_params",
+    "built": "params",
+    "units": lambda row: _widths(row["units"]),
+    "encoder": lambda row: _widths(row["encoder_units"]),
+    "latent": "latent_dim",
+    "integrator": "integrator",
+    "substeps": "substeps",
+    "wm batch": "wm_batch_size",
+    "epochs": "max_epochs",
+    "horizon": "horizon",
+    "schedule": "lr_schedule",
+    "task dim": "task_dim",
+    "expected R": lambda row: _range(row["expected"]["peak_reward"]),
+    "stability": lambda row: row["expected"]["stability"],
+    "hours": lambda row: _range(row["expected"]["hours"]),
+}

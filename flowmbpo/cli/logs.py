@@ -19,7 +19,7 @@ STATE_SECONDS = 5.0  # between two questions to the queue while following
 
 
 def logs(
-    job: Annotated[str, typer.Argument(help="A job or one of its tasks, as in 123_0.", show_default=False)],
+    job: Annotated[str, typer.Argument(help="A job or one of its tasks, as in 123_0.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the task ends.")] = False,
 ) -> None:
     """Print the log of a job."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,6 @@ RegistryOption = Annotated[
         "--registry",
         envvar="FLOWMBPO_REGISTRY",
         help="Registry file. Default: ./experiments.toml, else the one shipped with flowmbpo.",
-        show_default=False,
     ),
 ]
 TrackingOption = Annotated[
@@ -30,7 +29,6 @@ TrackingOption = Annotated[
         "--tracking-uri",
         envvar="MLFLOW_TRACKING_URI",
         help="MLflow store. Default: the sqlite file mlflow.db in the working directory.",
-        show_default=False,
     ),
 ]
 
@@ -43,8 +41,7 @@ SetOption = Annotated[
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")]
 NameArgument = Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)]
 NamesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(help="Experiments or aliases.", show_default=False, autocompletion=experiment_names),
+    list[str] | None, typer.Argument(help="Experiments or aliases.", autocompletion=experiment_names)
 ]
 
 
@@ -55,8 +52,7 @@ def _json_alone(context: typer.Context, given: bool) -> bool:
 
 
 JsonOption = Annotated[
-    bool,
-    typer.Option("--json", callback=_json_alone, help="Print one JSON document on stdout and nothing else there."),
+    bool, typer.Option("--json", callback=_json_alone, help="Print one JSON document on stdout and nothing else there.")
 ]
 
 
@@ -86,6 +82,28 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
     accepting.__signature__ = given.replace(parameters=[*given.parameters.values(), *extra])  # type: ignore[attr-defined]
     accepting.__annotations__ = {name: p.annotation for name, p in accepting.__signature__.parameters.items()}  # type: ignore[attr-defined]
     return accepting
+
+
+def parse_list(option: str, text: str, pattern: str, what: str) -> list[str]:
+    """The parts of a list with commas. Raises UserError unless each is `what`, which `pattern` describes."""
+    parts = [part.strip() for part in text.split(",")]
+    if wrong := [part for part in parts if not re.fullmatch(pattern, part)]:
+        raise UserError(f"{option} {text!r}: {wrong[0]!r} is not {what}")
+    return parts
+
+
+def parse_pairs(option: str, texts: Sequence[str], what: str) -> dict[str, str]:
+    """`KEY=VALUE` of an option that may be repeated. Raises UserError; `what` says what to write."""
+    for text in texts:
+        if not re.fullmatch(r"[^=]+=.*", text, re.DOTALL):
+            raise UserError(f"{option}{text!r}: write {what}")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def refuse_with_resume(given: Mapping[str, object]) -> None:
+    """Raises UserError for options that would make another run of the one to be continued."""
+    if wrong := [option for option, value in given.items() if value]:
+        raise UserError(f"--resume continues a run as it was started; leave out {', '.join(wrong)}")
 
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
@@ -120,11 +138,7 @@ def parse_seeds(seed: int | None, seeds: str | None) -> list[int]:
     if seeds is None:
         found = [0 if seed is None else seed]
     else:
-        parts = [part.strip() for part in seeds.split(",")]
-        wrong = [part for part in parts if not re.fullmatch(r"\d{1,9}", part)]
-        if wrong:
-            raise UserError(f"--seeds {seeds!r}: {wrong[0]!r} is not a seed; write whole numbers, as in --seeds 0,1,2")
-        found = [int(part) for part in parts]
+        found = [int(part) for part in parse_list("--seeds", seeds, r"\d{1,9}", "a seed, as in --seeds 0,1,2")]
     if len(set(found)) < len(found):
         raise UserError(f"--seeds {seeds!r}: a seed is named twice; two equal runs prove nothing")
     if any(not 0 <= value < 2**31 for value in found):

@@ -29,9 +29,9 @@ _SHOWN = (
 )
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
     """`1:02:03` or `2:03`; an en dash when unknown."""
-    if seconds != seconds or seconds == float("inf"):
+    if seconds is None or seconds != seconds or seconds == float("inf"):
         return "–"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,21 +9,20 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import run_ids
-from flowmbpo.cli.options import CheckpointOption, DeviceOption, JsonOption, TrackingOption
-from flowmbpo.errors import UserError
+from flowmbpo.cli.options import CheckpointOption, DeviceOption, JsonOption, TrackingOption, parse_list
 from flowmbpo.runs import checkpoint
+from flowmbpo.runs.files import check_output
 from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
 from flowmbpo.tracking.reader import open_reader
 
 
 def record(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run.", show_default=False, autocompletion=run_ids)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where it goes.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run.", autocompletion=run_ids)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where it goes.")],
     episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Full episodes.")] = 128,
     which: CheckpointOption = "best",
     noise: Annotated[
-        str,
-        typer.Option(help="Standard deviations of the noise on the actions; the episodes take them in turn."),
+        str, typer.Option(help="Standard deviations of the noise on the actions; the episodes take them in turn.")
     ] = "0,0.2,0.5,1",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the starts and the noise.")] = 0,
     device: DeviceOption = "auto",
@@ -32,9 +30,9 @@ def record(
     as_json: JsonOption = False,
 ) -> None:
     """Record what a policy does, with a mixture of noise, for `train.pretrain`."""
-    sizes = _parse_noise(noise)
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.absolute().parent}")
+    said = "a standard deviation of 0 or more, as in --noise 0,0.2,0.5,1"
+    sizes = [float(size) for size in parse_list("--noise", noise, r"\d+(\.\d*)?|\.\d+", said)]
+    check_output(out)
     with chosen_checkpoint(open_reader(tracking_uri), run, which) as (record, _, folder):
         from flowmbpo.training.devices import choose_device
         from flowmbpo.training.loading import experiment_of
@@ -62,10 +60,3 @@ def record(
         f"{out}: {episodes:,} episodes with {kept.transitions:,} transitions, R {result.mean_reward:,.0f} "
         f"± {result.metrics['eval/std_reward']:,.0f} with noise"
     )
-
-
-def _parse_noise(text: str) -> list[float]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"\d+(\.\d*)?|\.\d+", part) for part in parts):
-        raise UserError(f"--noise {text!r}: write standard deviations of 0 or more, as in --noise 0,0.2,0.5,1")
-    return [float(part) for part in parts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.completion import names_and_run_ids
 from flowmbpo.cli.options import CheckpointOption, DeviceOption, RegistryOption, TrackingOption
-from flowmbpo.errors import UserError
+from flowmbpo.runs.files import check_output
 from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
 from flowmbpo.tracking.reader import open_reader
 
@@ -28,24 +27,20 @@ def render(
             metavar="RUN_ID|NAME", help="A run, or the newest one of an experiment.", autocompletion=names_and_run_ids
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.html|.mp4|.gif", help="Where it goes.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html|.mp4|.gif", help="Where it goes.")],
     which: CheckpointOption = "best",
     seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=2**63 - 1, help="Of the start. Default: that of the evaluation.", show_default=False),
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Of the start. Default: that of the evaluation.")
     ] = None,
     steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop after so many control steps. Default: a full episode.", show_default=False),
+        int | None, typer.Option(min=1, help="Stop after so many control steps. Default: a full episode.")
     ] = None,
     device: DeviceOption = "auto",
     registry: RegistryOption = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
     """Show what a policy does: one episode in the real simulator as HTML (3D, interactive), MP4 or GIF."""
-    check_target(out)
+    check_output(out, SUFFIXES)
     with chosen_checkpoint(open_reader(tracking_uri), run, which) as (_, _, folder):
         from flowmbpo.training.devices import choose_device
         from flowmbpo.training.rollout import episode_of_checkpoint
@@ -53,19 +48,6 @@ def render(
         episode = episode_of_checkpoint(folder, choose_device(device), seed, steps)
     _write(episode, out)
     tables.say(f"{out}: {episode.title}, R {episode.cumulative_reward[-1]:,.1f} in {episode.steps:,} steps")
-
-
-def check_target(path: Path) -> None:
-    """Raises UserError for a file that cannot be written, before any work is done."""
-    folder = path.absolute().parent
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--out {path}: the name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    if path.is_dir():
-        raise UserError(f"--out {path} is a folder")
-    if not folder.is_dir():
-        raise UserError(f"--out {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"--out {path}: no permission to write in {folder}")
 
 
 def _write(episode: Episode, out: Path) -> None:

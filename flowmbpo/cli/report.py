@@ -11,19 +11,18 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.completion import experiment_names
 from flowmbpo.cli.options import RegistryOption, TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
+from flowmbpo.runs.files import check_output
 
 if TYPE_CHECKING:
     from flowmbpo.tracking.store import Store
 
 
 def report(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where the page goes.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where the page goes.")],
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Experiments to report on. Default: all with finished runs.",
-            show_default=False,
-            autocompletion=experiment_names,
+            help="Experiments to report on. Default: all with finished runs.", autocompletion=experiment_names
         ),
     ] = None,
     log: Annotated[bool, typer.Option("--log/--no-log", help="Keep the page in MLflow, too.")] = True,
@@ -33,11 +32,11 @@ def report(
     """Write the complete report as one self-contained HTML page."""
     from flowmbpo.cluster.overview import gpu_hours_by_experiment
     from flowmbpo.cluster.submission import submissions
-    from flowmbpo.reports.report import build_report, check_target, write_report
+    from flowmbpo.reports.report import SUFFIXES, build_report, write_report
     from flowmbpo.spec.registry import load_registry
     from flowmbpo.tracking.reader import open_reader
 
-    check_target(out)
+    check_output(out, SUFFIXES)
     known = load_registry(registry)
     reader = open_reader(tracking_uri)
     hours = gpu_hours_by_experiment(submissions())

@@ -89,9 +89,7 @@ def _show_outcome(outcome: Outcome) -> None:
         return
     if outcome.different:
         shown = outcome.different[:_SHOWN]
-        tables.print_table(
-            "First points that differ", ["metric", "env steps", "then", "now"], shown, right=["then", "now"]
-        )
+        tables.print_table("First points that differ", ["metric", "env steps", "then", "now"], shown)
     tables.out.print(
         f"different: {len(outcome.different):,} of {outcome.points:,} points, weights of "
         f"{len(outcome.different_checkpoints)} of {outcome.checkpoints} checkpoint(s)",

@@ -18,6 +18,7 @@ from flowmbpo.cli.options import (
     TrackingOption,
     parse_duration,
     parse_seeds,
+    refuse_with_resume,
 )
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.store import check_database, resolve_store
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
 
 def run(
     names: NamesArgument = None,
-    seed: Annotated[int | None, typer.Option(help="One seed. Default: 0.", show_default=False)] = None,
-    seeds: Annotated[str | None, typer.Option(help="Several seeds, as in 0,1,2.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed. Default: 0.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, as in 0,1,2.")] = None,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this epoch; schedules keep their length.", show_default=False)
+        int | None, typer.Option(min=1, help="Stop after this epoch; schedules keep their length.")
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(help="Stop after this long, as in 30m; the run can be resumed.", show_default=False)
+        str | None, typer.Option(help="Stop after this long, as in 30m; the run can be resumed.")
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Continue this run.", autocompletion=run_ids)
@@ -52,7 +53,6 @@ def run(
             metavar="URL|COMMAND",
             help="Told how each run ended: a POST, or a command that reads the JSON. Default: $FLOWMBPO_NOTIFY, else "
             "`notify` in ~/.config/flowmbpo/config.toml.",
-            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
@@ -70,7 +70,9 @@ def run(
         notify = usual_target()
     plan: list[tuple[Experiment, int]] = []
     if resume:
-        _refuse_with_resume(names, seed, seeds, overrides)
+        refuse_with_resume(
+            {"experiment names": names, "--seed": seed is not None, "--seeds": seeds, "--set": overrides}
+        )
     else:
         if not names:
             raise UserError("name at least one experiment; `flowmbpo list` shows them")
@@ -134,15 +136,6 @@ def _notify(target: str | None, result: RunResult) -> None:
         tables.say(f"nobody was notified: {problem}", style="yellow")
 
 
-def _refuse_with_resume(
-    names: list[str] | None, seed: int | None, seeds: str | None, overrides: list[str] | None
-) -> None:
-    given = {"experiment names": names, "--seed": seed is not None, "--seeds": seeds, "--set": overrides}
-    wrong = [name for name, value in given.items() if value]
-    if wrong:
-        raise UserError(f"--resume continues a run as it was started; leave out {', '.join(wrong)}")
-
-
 def _check_options(device: str, tracking_uri: str | None, resume: str | None) -> None:
     """What a dry run can tell beyond the spec. Torch is loaded only where the answer depends on it."""
     check_database(resolve_store(tracking_uri))
@@ -171,33 +164,17 @@ def _show_plan(plan: list[tuple[Experiment, int]], forecasts: list[Forecast], as
         }
         for experiment, number in plan
     ]
-    if as_json:
-        tables.print_json(rows)
-    else:
-        tables.print_table(
-            "Would train", ["run", "epochs", "spec"], [[r["run_name"], r["max_epochs"], r["spec_hash"]] for r in rows]
-        )
+    tables.show(rows, as_json, {"run": "run_name", "epochs": "max_epochs", "spec": "spec_hash"}, "Would train")
 
 
 def _say(result: RunResult) -> None:
     """The last words of a run: what it reached and what to do next."""
     from flowmbpo.cli.progress import duration
 
-    tables.print_table(
-        f"{result.name}/seed-{result.seed}: {result.status}",
-        ["epochs", "env steps", "peak R", "final R", "evaluated R", "wall time"],
-        [
-            [
-                result.epochs,
-                result.env_steps,
-                result.peak_reward,
-                result.final_reward,
-                result.eval_reward,
-                duration(result.wall_seconds),
-            ]
-        ],
-        right=["epochs", "env steps", "peak R", "final R", "evaluated R", "wall time"],
-    )
+    columns = ("epochs", "env steps", "peak R", "final R", "evaluated R", "wall time")
+    rewards = (result.peak_reward, result.final_reward, result.eval_reward)
+    row = (result.epochs, result.env_steps, *rewards, duration(result.wall_seconds))
+    tables.print_table(f"{result.name}/seed-{result.seed}: {result.status}", columns, [row])
     if result.message:
         tables.say(result.message, style="bold")
     if result.checkpoints:

@@ -13,24 +13,36 @@ from flowmbpo.cli.options import JsonOption, TrackingOption
 from flowmbpo.cli.progress import duration
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RUNS
-from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EVALUATED_REWARD
 from flowmbpo.tracking.reader import open_reader, select_runs
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import check_sqlite, resolve_store
 
 STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
+_COLUMNS: tables.Columns = {
+    "run": lambda run: str(run["run_id"])[:12],
+    "name": "name",
+    "seed": "seed",
+    "status": "status",
+    "epoch": "epoch",
+    "of": "max_epochs",
+    "env steps": "env_steps",
+    "R": "episode_reward",
+    "evaluated R": "eval_reward",
+    "steps/s": "env_steps_per_second",
+    "ETA": lambda run: duration(run["eta_seconds"]),
+    "started": lambda run: time.strftime("%Y-%m-%d %H:%M", time.localtime(run["start_time"])),
+    "tags and notes": lambda run: " ".join(
+        [*(f"{key}={value}" for key, value in run["tags"].items() if value), *(run["note"] or "").split("\n")]
+    ),
+}
 
 
 def runs(
     selectors: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NAME|RUN_ID]...", help="Only these.", show_default=False, autocompletion=names_and_run_ids
-        ),
+        typer.Argument(metavar="[NAME|RUN_ID]...", help="Only these.", autocompletion=names_and_run_ids),
     ] = None,
-    status: Annotated[
-        list[str] | None, typer.Option(help=f"Only runs that are {', '.join(STATUSES)}.", show_default=False)
-    ] = None,
+    status: Annotated[list[str] | None, typer.Option(help=f"Only runs that are {', '.join(STATUSES)}.")] = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,14 +53,12 @@ def runs(
     found = _runs(tracking_uri)
     _mention_undelivered()
     if selectors:
-        chosen = {run.run_id for group in select_runs(found, selectors).values() for run in group}
+        chosen = {run.run_id for run in select_runs(found, selectors)}
         found = [run for run in found if run.run_id in chosen]
     if wanted:
         found = [run for run in found if run.status in wanted]
-    if as_json:
-        tables.print_json([run.document() for run in found])
-    elif found:
-        _print(found)
+    if found or as_json:
+        tables.show([run.document() for run in found], as_json, _COLUMNS)
     else:
         tables.err.print("No runs yet; `flowmbpo run quickstart` makes one.")
 
@@ -61,29 +71,6 @@ def _runs(tracking_uri: str | None) -> list[RunRecord]:
     from flowmbpo.tracking.recovery import current_runs
 
     return current_runs(open_reader(store))
-
-
-def _print(found: list[RunRecord]) -> None:
-    columns = ["run", "name", "seed", "status", "epoch", "of", "env steps", "R", "evaluated R", "steps/s", "ETA"]
-    rows = [
-        [
-            run.run_id[:12],
-            run.name,
-            run.seed,
-            run.status,
-            run.epoch,
-            run.max_epochs,
-            run.env_steps,
-            run.episode_reward,
-            run.value(EVALUATED_REWARD),
-            run.value(ENV_STEPS_PER_SECOND),
-            None if run.eta_seconds is None else duration(run.eta_seconds),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(run.start_time)),
-            " ".join([*(f"{key}={value}" for key, value in run.user_tags.items() if value), *run.note.split("\n")]),
-        ]
-        for run in found
-    ]
-    tables.print_table("", [*columns, "started", "tags and notes"], rows, right=columns[2:3] + columns[4:])
 
 
 def _mention_undelivered() -> None:

@@ -20,10 +20,7 @@ _LABELS = ("name", "aliases", "description")  # what differs by nature
 def show(
     name: NameArgument,
     other: Annotated[
-        str | None,
-        typer.Argument(
-            help="Another one: show only what differs.", show_default=False, autocompletion=experiment_names
-        ),
+        str | None, typer.Argument(help="Another one: show only what differs.", autocompletion=experiment_names)
     ] = None,
     overrides: SetOption = None,
     registry: RegistryOption = None,
@@ -78,7 +75,7 @@ def _show_one(registry: Registry, resolved: ResolvedExperiment) -> None:
     tables.print_table(f"{spec.name}  (spec {spec_hash(spec)})", ["key", "value", "from"], rows)
     counts = count_parameters(spec).as_dict()
     nominal = f", nominal {spec.family}" if spec.family else ""
-    tables.print_table(f"Parameters{nominal}", ["part", "count"], counts.items(), right=["count"])
+    tables.print_table(f"Parameters{nominal}", ["part", "count"], counts.items())
     cost = estimate(spec)
     costs = [
         ("GPU memory, GB", cost.device_gb or None),
@@ -93,7 +90,7 @@ def _show_one(registry: Registry, resolved: ResolvedExperiment) -> None:
         ("environment steps per epoch", cost.env_steps),
         ("dynamics evaluations per epoch (states)", cost.dynamics_evaluations),
     ]
-    tables.print_table("Estimated cost", ["what", "estimate"], costs, right=["estimate"])
+    tables.print_table("Estimated cost", ["what", "estimate"], costs)
     groups = registry.groups_of(spec.name)
     if groups:
         tables.print_table(

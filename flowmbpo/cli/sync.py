@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,13 +32,11 @@ def sync(
     results = sync_runs(folder, resolve_store(tracking_uri) if tracking_uri else None)
     failed = [result for result in results if result.problem]
     if as_json:
-        tables.print_json(
-            [{"run_id": r.run_id, "records": r.records, "status": r.status, "problem": r.problem} for r in results]
-        )
+        tables.print_json([asdict(result) for result in results])
     elif not results:
         tables.err.print("Everything is in MLflow already.")
-    for result in results:
-        if not as_json and not result.problem:
+    for result in results if not as_json else ():
+        if not result.problem:
             tables.say(f"{result.run_id}: {result.records} records delivered, {result.status}")
     if failed:
         problems = "; ".join(f"{result.run_id}: {result.problem}" for result in failed)

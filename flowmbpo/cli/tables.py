@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flowmbpo.cli import streams
+
+Row = Mapping[str, Any]
+Columns = Mapping[str, str | Callable[[Row], object]]
+_FIGURE = re.compile(r"–|[-−]?[\d,]+(\.\d+)?(e[-+]\d+)?(:\d\d)*")  # a number, a duration, or nothing
 
 out = Console()
 err = Console(stderr=True)
@@ -27,12 +32,12 @@ def say(text: str, style: str = "") -> None:
     err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     """One JSON document on stdout. Non-finite numbers become null: they are not JSON."""
     streams.write_json(json.dumps(_finite(document), indent=2, allow_nan=False, default=str) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -42,19 +47,36 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
-    """A table on stdout; columns named in `right` are right-aligned. On a pipe the full width is kept."""
+def show(document: Sequence[Row], as_json: bool, columns: Columns, title: str = "", right: Iterable[str] = ()) -> None:
+    """What a command found: as JSON, or as a table with a row for each of its entries.
+
+    `columns` say for each heading which key of an entry, or what of it, stands there.
+    """
+    if as_json:
+        print_json(document)
+        return
+    rows = [[what(entry) if callable(what) else entry[what] for what in columns.values()] for entry in document]
+    print_table(title, list(columns), rows, right)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()
+) -> None:
+    """A table on stdout; columns of figures, and those named in `right`, are right-aligned. On a pipe the full width is
+    kept."""
     table = Table(title=title or None, title_justify="left", header_style="bold")
-    numeric = set(right)
-    for column in columns:
-        table.add_column(Text(column), justify="right" if column in numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))  # names may hold what looks like markup
+    cells = [[cell(value) for value in row] for row in rows]
+    for place, column in enumerate(columns):
+        figures = all(_FIGURE.fullmatch(row[place]) for row in cells)
+        justify: Literal["right", "left"] = "right" if figures or column in right else "left"
+        table.add_column(Text(column), justify=justify, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))  # names may hold what looks like markup
     console = out if on_terminal(out) else Console(width=max(200, out.width))
     console.print(table)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """One value as a person reads it: en dash for nothing, thousands separated, four significant digits."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
@@ -62,6 +84,8 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value))
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return str(value)

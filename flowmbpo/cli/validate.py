@@ -12,9 +12,7 @@ from flowmbpo.cli.options import JsonOption, RegistryOption
 
 
 def validate(
-    path: Annotated[
-        Path | None, typer.Argument(help="Registry file. Default: as for --registry.", show_default=False)
-    ] = None,
+    path: Annotated[Path | None, typer.Argument(help="Registry file. Default: as for --registry.")] = None,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Told apart by most colour-blind readers, in print together with dashes; the page has its own dark variants.
 COLOURS = ("#0b62c4", "#c2410c", "#15803d", "#8b2fc9", "#b4124a", "#0e7490", "#8a6100", "#5b5f6b")
 INK, MUTED, RULE, PAPER = "#1b1f27", "#6b7280", "#d8dbe2", "#fefefe"
-_SUFFIXES = (".png", ".svg", ".pdf")
+PICTURES = (".png", ".svg", ".pdf")
 _METADATA = ("Date", "Creator", "Format", "Type")  # not wanted in a page
 _STYLE: Any = {
     "font.size": 9.5,
@@ -84,14 +84,6 @@ def save(figure: Figure, path: Path) -> Path:
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     return path
-
-
-def check_picture(path: Path) -> None:
-    """Raises UserError for a file that cannot become a picture."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UserError(f"{path}: a picture ends in {', '.join(_SUFFIXES)}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(f"{path} cannot be written: {'it is' if path.is_dir() else 'there is no such'} folder")
 
 
 def to_svg(figure: Figure, key: str, alt: str) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 
 from flowmbpo.reports import formats
 from flowmbpo.reports.comparison import Comparison
-from flowmbpo.reports.figure_style import COLOURS, MUTED, PAPER, check_picture, save, styled
+from flowmbpo.reports.figure_style import COLOURS, MUTED, PAPER, PICTURES, save, styled
 from flowmbpo.reports.rows import TRAINED
 from flowmbpo.reports.statistics import THRESHOLDS, band, is_finite
+from flowmbpo.runs.files import check_output
 from flowmbpo.spec.references import PublishedReference
 from flowmbpo.spec.references import curves as published_curves
 
@@ -132,7 +133,7 @@ def evaluated_figure(comparison: Comparison, best: Mapping[str, Any] | None) -> 
 
 def save_curves(comparison: Comparison, path: Path, references: Mapping[str, PublishedReference] | None = None) -> Path:
     """Training R by environment steps and by wall time, as a picture file; its suffix decides the format."""
-    check_picture(path)
+    check_output(path, PICTURES)
     with styled() as new_figure:
         figure = new_figure(4.4, width=11.0)
         panels: tuple[Axes, ...] = tuple(figure.subplots(1, 2, sharey=True))

@@ -6,7 +6,6 @@ the store or the registry; the page loads nothing and runs no script.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,11 +17,12 @@ from flowmbpo.reports import formats
 from flowmbpo.reports.comparison import compare
 from flowmbpo.reports.known import known_experiments
 from flowmbpo.reports.sections import CORRELATION, GpuHours, Page, collect, gpu_hours_table
-from flowmbpo.runs.files import atomic_file
+from flowmbpo.runs.files import check_output, output_file
 from flowmbpo.spec.registry import Registry
 from flowmbpo.tracking.metrics import GRADIENT_COSINE
 from flowmbpo.tracking.reader import Reader, open_reader
 
+SUFFIXES = (".html", ".htm")
 _LATENT_ERROR = re.compile(r"model/latent_error_(\d+)")
 
 
@@ -73,24 +73,8 @@ def render(page: Page) -> str:
 
 
 def write_report(page: str, path: Path) -> Path:
-    """Write the page all at once. Raises UserError where it cannot be written."""
-    check_target(path)
-    try:
-        with atomic_file(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    """Write the page all at once. Raises UserError or WorkFailed where it cannot be written."""
+    check_output(path, SUFFIXES)
+    with output_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
-
-
-def check_target(path: Path) -> None:
-    """Raises UserError for a file that the page cannot go to, before any work is done."""
-    folder = path.absolute().parent
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{path}: the report is a web page; its name ends in .html")
-    if path.is_dir():
-        raise UserError(f"{path} cannot be written: it is a folder")
-    if not folder.is_dir():
-        raise UserError(f"{path} cannot be written: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{path} cannot be written: no permission to write in {folder}")

@@ -8,12 +8,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from flowmbpo.errors import WorkFailed
+from flowmbpo.errors import UserError, WorkFailed
 
 _POLL_SECONDS = 0.05
 
@@ -44,6 +44,20 @@ def output_file(path: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise WorkFailed(f"could not write {path}: {error.strerror or error}") from error
+
+
+def check_output(path: Path, suffixes: Collection[str] = ()) -> None:
+    """Raises UserError for a file that cannot be written, before any work is done."""
+    folder = path.absolute().parent
+    if suffixes and path.suffix.lower() not in suffixes:
+        *others, last = suffixes
+        raise UserError(f"{path}: the name must end in {', '.join(others)}{' or ' if others else ''}{last}")
+    if path.is_dir():
+        raise UserError(f"{path} cannot be written: it is a folder")
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: no permission to write in {folder}")
 
 
 @contextmanager

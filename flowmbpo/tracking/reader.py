@@ -59,19 +59,13 @@ def open_reader(uri: str | Store | None) -> Reader:
     return MlflowReader(store)
 
 
-def select_runs(
-    runs: Sequence[RunRecord], selectors: Iterable[str], statuses: Iterable[str] = ()
-) -> dict[str, list[RunRecord]]:
-    """Runs for each selector: an experiment's name, a run's name (NAME/seed-N), a run id or its beginning.
+def select_runs(runs: Sequence[RunRecord], selectors: Iterable[str]) -> list[RunRecord]:
+    """Runs that the selectors mean, each once: an experiment's name, a run's (NAME/seed-N), an id or its beginning.
 
     Raises:
         UserError: a selector that matches nothing, or the beginning of several run ids; it names what there is.
     """
-    statuses = set(statuses)
-    chosen = {selector: _select(runs, selector) for selector in selectors}
-    if not statuses:
-        return chosen
-    return {selector: [run for run in found if run.status in statuses] for selector, found in chosen.items()}
+    return list({run.run_id: run for selector in selectors for run in _select(runs, selector)}.values())
 
 
 def select_run(runs: Sequence[RunRecord], selector: str) -> RunRecord:

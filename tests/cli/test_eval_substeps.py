@@ -72,8 +72,8 @@ def test_the_trained_scheme_is_the_default_and_a_table_shows_it(flowmbpo, here):
     ("arguments", "message"),
     [
         (("pointmass", "--substeps", "1,2"), "only a flow has substeps"),
-        (("drawn", "--substeps", "1,x"), "--substeps 1,x: allowed are whole numbers from 1"),
-        (("drawn", "--substeps", "0"), "allowed are whole numbers from 1"),
+        (("drawn", "--substeps", "1,x"), "--substeps '1,x': 'x' is not a whole number from 1 to 1000"),
+        (("drawn", "--substeps", "0"), "'0' is not a whole number from 1 to 1000"),
         (("drawn", "--substeps", "1", "--integrator", "dopri"), "unknown integrator"),
         (("drawn", "--integrator", "heun"), "--integrator needs --substeps"),
     ],

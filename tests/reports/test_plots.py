@@ -8,8 +8,9 @@ import pytest
 
 from flowmbpo.errors import UserError
 from flowmbpo.reports import compare, plots, run_picture
-from flowmbpo.reports.figure_style import COLOURS, check_picture, to_svg
+from flowmbpo.reports.figure_style import COLOURS, PICTURES, to_svg
 from flowmbpo.reports.known import published
+from flowmbpo.runs.files import check_output
 from flowmbpo.runs.journal import Create, Journal, Metrics
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec.registry import load_registry
@@ -50,7 +51,7 @@ def test_curves_are_saved_in_the_format_of_the_suffix(comparison, registry, tmp_
 def test_wrong_picture_files_are_the_users_mistake(tmp_path):
     for path in (tmp_path / "curves.gif", tmp_path / "no" / "curves.png", tmp_path):
         with pytest.raises(UserError):
-            check_picture(path)
+            check_output(path, PICTURES)
 
 
 def test_svg_is_well_formed_follows_the_page_and_repeats(comparison):

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import pytest
 
 from flowmbpo.errors import UserError
-from flowmbpo.reports.report import build_report, check_target, write_report
+from flowmbpo.reports.report import SUFFIXES, build_report, write_report
+from flowmbpo.runs.files import check_output
 from flowmbpo.spec.registry import load_registry
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -154,4 +155,4 @@ def test_the_file_is_replaced_all_at_once(tmp_path):
 def test_targets_that_cannot_be_written(tmp_path):
     for path in (tmp_path / "report.pdf", tmp_path / "no" / "report.html", tmp_path):
         with pytest.raises(UserError):
-            check_target(path)
+            check_output(path, SUFFIXES)
