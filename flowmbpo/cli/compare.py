@@ -38,11 +38,8 @@ def compare(
 
     R is the real simulator's. docs/comparing.md defines every figure.
     """
-    chosen = [
-        name
-        for name, on in (("--json", as_json), ("--markdown", markdown), ("--csv", as_csv), ("--latex", latex))
-        if on
-    ]
+    given = {"--json": as_json, "--markdown": markdown, "--csv": as_csv, "--latex": latex}
+    chosen = [name for name, on in given.items() if on]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} exclude each other; give one of them")
     if not selectors:
@@ -59,12 +56,9 @@ def compare(
     comparison = compare_runs(selectors, tracking_uri=tracking_uri, registry=known)
     if as_json:
         tables.print_json(comparison.document())
-    elif markdown:
-        typer.echo(formats.to_markdown(comparison), nl=False)
-    elif as_csv:
-        typer.echo(formats.to_csv(comparison), nl=False)
-    elif latex:
-        typer.echo(formats.to_latex(comparison), nl=False)
+    elif chosen:
+        write = {"--markdown": formats.to_markdown, "--csv": formats.to_csv, "--latex": formats.to_latex}
+        typer.echo(write[chosen[0]](comparison), nl=False)
     else:
         _show(comparison)
     if plot:
@@ -78,15 +72,8 @@ def compare(
 def _show(comparison: Comparison) -> None:
     from flowmbpo.reports import formats
 
-    for title, columns in formats.tables(comparison):
-        tables.print_table(
-            title,
-            [column.heading for column in columns],
-            [[column.cell(row) for column in columns] for row in comparison.rows],
-            right=[column.heading for column in columns if column.right],
-        )
-    headings, rows = formats.spec_table(comparison)
-    if rows:
-        tables.print_table("Spec keys that differ", headings, rows)
+    for table in (*formats.tables(comparison), formats.spec_table(comparison)):
+        if table.rows:
+            tables.print_table(table.caption, table.headings, table.rows, table.right)
     for line in formats.remarks(comparison):
         tables.out.print(f"• {line}", markup=False, highlight=False, soft_wrap=True)

@@ -54,16 +54,12 @@ class Comparison:
 
     def document(self) -> dict[str, Any]:
         """JSON-able data."""
+        as_they_are = ("missing", "failed", "running", "stale", "set_aside", "notes")
         return {
             "rows": [row.document() for row in self.rows],
             "spec_diff": self.spec_diff,
             "verdicts": [verdict.document() for verdict in self.verdicts],
-            "missing": self.missing,
-            "failed": self.failed,
-            "running": self.running,
-            "stale": self.stale,
-            "set_aside": self.set_aside,
-            "notes": self.notes,
+            **{key: getattr(self, key) for key in as_they_are},
         }
 
     def subset(self, names: Sequence[str]) -> Comparison:

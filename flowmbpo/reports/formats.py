@@ -1,4 +1,4 @@
-"""How figures and comparisons look as text: table columns, Markdown, CSV. The terminal and HTML use the same columns.
+"""How figures and comparisons look as text: tables, Markdown, CSV, LaTeX. The terminal and HTML use the same tables.
 
 Not here: printing (`flowmbpo.cli.tables`) and the page around the tables (`report`).
 """
@@ -9,12 +9,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.reports.rows import EVALUATED, Row
-from flowmbpo.reports.statistics import THRESHOLDS
 
 if TYPE_CHECKING:
     from flowmbpo.reports.comparison import Comparison
@@ -24,12 +23,18 @@ _MOST_KEYS = 4  # of a stale spec
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a comparison table: its heading, and a row's cell as text."""
+class Table:
+    """Headings, rows of texts, and which columns hold figures: on a terminal, a page and in Markdown alike."""
 
-    heading: str
-    cell: Callable[[Row], str]
-    right: bool = True
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Collection[str] = ()  # headings of columns that hold words
+
+    @property
+    def right(self) -> list[str]:
+        """Headings of the columns of figures."""
+        return [heading for heading in self.headings if heading not in self.left]
 
 
 def reward(value: float | None) -> str:
@@ -95,10 +100,6 @@ def value(item: Any) -> str:
     return item if isinstance(item, str) else json.dumps(item)
 
 
-def _evaluated(row: Row) -> str:
-    return f"{reward(row.eval_reward)} {interval(row.eval_low, row.eval_high)}".rstrip()
-
-
 def _stability(row: Row) -> str:
     if row.stability is None:
         return NOTHING
@@ -127,49 +128,56 @@ def _params(row: Row) -> str:
     return f"{count} ({row.nominal_params})" if row.nominal_params else count
 
 
-_NAME = Column("name", lambda row: row.name, right=False)
-RESULTS: tuple[Column, ...] = (
-    _NAME,
-    Column("seeds", lambda row: str(row.seeds)),
-    Column("evaluated R [95%]", _evaluated),
-    Column("peak R", lambda row: reward(row.peak_reward)),
-    Column("final R", lambda row: reward(row.final_reward)),
-    Column("last 100", lambda row: reward(row.last100_reward)),
-    Column("final/peak", _stability, right=False),
-    Column("gradient", lambda row: fraction(row.gradient_cosine)),
-    Column("expected", lambda row: expectation(row.expected), right=False),
-    Column("earlier peak", _earlier),
-    Column("published", _published, right=False),
-)
-MODEL: tuple[Column, ...] = (
-    _NAME,
-    *(
-        Column(heading, lambda row, score=score: ratio(row.scores[score]))  # type: ignore[misc]
-        for heading, score in (
-            ("error, 1 step", "latent_error_1_relative"),
-            ("error, 16 steps", "latent_error_16_relative"),
-            ("energy score, 1 step", "energy_score_relative"),
-            ("energy score, 16 steps", "energy_score_16_relative"),
-            ("in 50% interval", "coverage_50"),
-            ("in 90% interval", "coverage_90"),
-        )
-    ),
-)
-COST: tuple[Column, ...] = (
-    _NAME,
-    Column("world model", _params),
-    Column("env steps", lambda row: steps(row.env_steps)),
-    Column("wall time", lambda row: duration(row.wall_seconds)),
-    Column("env steps/s", lambda row: reward(row.env_steps_per_second)),
-    *(Column(f"to R {level:,}", lambda row, level=level: _until(row, level)) for level in THRESHOLDS),  # type: ignore[misc]
-)
+Columns = Mapping[str, Callable[[Row], str]]
+_WORDS = ("name", "final/peak", "expected", "published")  # columns that hold no figures
+RESULTS: Columns = {
+    "name": lambda row: row.name,
+    "seeds": lambda row: str(row.seeds),
+    "evaluated R [95%]": lambda row: f"{reward(row.eval_reward)} {interval(row.eval_low, row.eval_high)}".rstrip(),
+    "peak R": lambda row: reward(row.peak_reward),
+    "final R": lambda row: reward(row.final_reward),
+    "last 100": lambda row: reward(row.last100_reward),
+    "final/peak": _stability,
+    "gradient": lambda row: fraction(row.gradient_cosine),
+    "expected": lambda row: expectation(row.expected),
+    "earlier peak": _earlier,
+    "published": _published,
+}
+MODEL: Columns = {
+    "name": lambda row: row.name,
+    "error, 1 step": lambda row: ratio(row.scores["latent_error_1_relative"]),
+    "error, 16 steps": lambda row: ratio(row.scores["latent_error_16_relative"]),
+    "energy score, 1 step": lambda row: ratio(row.scores["energy_score_relative"]),
+    "energy score, 16 steps": lambda row: ratio(row.scores["energy_score_16_relative"]),
+    "in 50% interval": lambda row: ratio(row.scores["coverage_50"]),
+    "in 90% interval": lambda row: ratio(row.scores["coverage_90"]),
+}
+COST: Columns = {
+    "name": lambda row: row.name,
+    "world model": _params,
+    "env steps": lambda row: steps(row.env_steps),
+    "wall time": lambda row: duration(row.wall_seconds),
+    "env steps/s": lambda row: reward(row.env_steps_per_second),
+    "to R 1,200": lambda row: _until(row, 1200),
+    "to R 5,000": lambda row: _until(row, 5000),
+}
 
 
-def spec_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the keys that differ."""
-    names = [row.name for row in comparison.rows]
-    rows = [[key, *(value(by_row.get(name)) for name in names)] for key, by_row in comparison.spec_diff.items()]
-    return ["key", *names], rows
+def tables(comparison: Comparison) -> list[Table]:
+    """The tables of a comparison; that of the world models where any of them was measured."""
+    measured = any(value is not None for row in comparison.rows for value in row.scores.values())
+    shown = {"Results": RESULTS, **({"World model": MODEL} if measured else {}), "Cost": COST}
+    return [
+        Table(caption, list(columns), [[cell(row) for cell in columns.values()] for row in comparison.rows], _WORDS)
+        for caption, columns in shown.items()
+    ]
+
+
+def spec_table(comparison: Comparison) -> Table:
+    """The keys that differ."""
+    headings = ["key", *(row.name for row in comparison.rows)]
+    rows = [[key, *(value(by_row.get(name)) for name in headings[1:])] for key, by_row in comparison.spec_diff.items()]
+    return Table("Spec keys that differ", headings, rows, headings)
 
 
 def remarks(comparison: Comparison, *, verdicts: bool = True) -> list[str]:
@@ -212,31 +220,19 @@ def _listed(title: str, entries: Sequence[str], most: int = 12) -> list[str]:
     return [f"{title}: {'; '.join(entries[:most])}{more}"]
 
 
-def tables(comparison: Comparison) -> list[tuple[str, tuple[Column, ...]]]:
-    """Titles and columns of a comparison; that of the world models where any of them was measured."""
-    measured = any(value is not None for row in comparison.rows for value in row.scores.values())
-    return [("Results", RESULTS), *([("World model", MODEL)] if measured else []), ("Cost", COST)]
-
-
 def to_markdown(comparison: Comparison) -> str:
     """Tables, verdicts and remarks as Markdown."""
-    parts = [_markdown_table(columns, comparison.rows) for _, columns in tables(comparison)]
-    headings, rows = spec_table(comparison)
-    if rows:
-        parts.append("Spec keys that differ:\n\n" + _pipes(headings, rows, [False] * len(headings)))
+    parts = [_pipes(table) for table in tables(comparison)]
+    if (different := spec_table(comparison)).rows:
+        parts.append(f"{different.caption}:\n\n{_pipes(different)}")
     if lines := remarks(comparison):
         parts.append("\n".join(f"- {_escape(line)}" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    cells = [[column.cell(row) for column in columns] for row in rows]
-    return _pipes([column.heading for column in columns], cells, [column.right for column in columns])
-
-
-def _pipes(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    lines = [list(map(_escape, headings)), ["---:" if flag else "---" for flag in right]]
-    lines += [list(map(_escape, row)) for row in rows]
+def _pipes(table: Table) -> str:
+    lines = [list(map(_escape, table.headings)), ["---:" if name in table.right else "---" for name in table.headings]]
+    lines += [list(map(_escape, row)) for row in table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -7,8 +7,7 @@ the store or the registry; the page loads nothing and runs no script.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from flowmbpo.errors import UserError
 from flowmbpo.reports import formats
 from flowmbpo.reports.comparison import compare
 from flowmbpo.reports.known import known_experiments
-from flowmbpo.reports.sections import CORRELATION, GpuHours, Page, collect, gpu_hours_table
+from flowmbpo.reports.sections import CORRELATION, GpuHours, collect
 from flowmbpo.runs.files import check_output, output_file
 from flowmbpo.spec.registry import Registry
 from flowmbpo.tracking.metrics import GRADIENT_COSINE
@@ -51,13 +50,14 @@ def build_report(
     latent = {horizon: f"model/latent_error_{horizon}" for horizon in errors}
     curves = [CORRELATION, GRADIENT_COSINE, *latent.values()]
     comparison = compare(chosen, tracking_uri=source, registry=registry, curves=curves)
-    page = collect(comparison, known, registry, store=str(source.store), latent=latent, everything=not names)
-    if hours := {name: hours for name, hours in (gpu_hours or {}).items() if name in chosen}:
-        page = replace(page, overview=[*page.overview, gpu_hours_table(hours)])
-    return render(page)
+    hours = {name: hours for name, hours in (gpu_hours or {}).items() if name in chosen}
+    store = str(source.store)
+    return render(
+        collect(comparison, known, registry, store=store, latent=latent, everything=not names, gpu_hours=hours)
+    )
 
 
-def render(page: Page) -> str:
+def render(page: Mapping[str, object]) -> str:
     """The page."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

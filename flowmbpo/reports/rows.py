@@ -7,7 +7,7 @@ interval. Not here: where runs come from and what rows are compared (`comparison
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,20 +94,17 @@ class Row:
     earlier: tuple[dict[str, Any], ...]
     published: dict[str, Any] | None
     origin: str | None  # of imported runs
-    curves: list[CurveSummary] = field(default_factory=list, repr=False)
 
     def document(self) -> dict[str, Any]:
         """Flat JSON-able data; `env_steps_to_1200`, `seconds_to_1200`, `reached_1200` and so on for each threshold."""
         flat = asdict(self)
-        for key in ("curves", "is_experiment"):
-            del flat[key]
+        flat["kind"] = "experiment" if flat.pop("is_experiment") else "run"
         flat |= flat.pop("scores")
         steps, seconds, reached = flat.pop("steps_to"), flat.pop("seconds_to"), flat.pop("reached")
         for level in THRESHOLDS:
             flat[f"env_steps_to_{level}"] = steps[level]
             flat[f"seconds_to_{level}"] = seconds[level]
             flat[f"reached_{level}"] = reached[level]
-        flat["kind"] = "experiment" if self.is_experiment else "run"
         return flat
 
 
@@ -174,7 +171,6 @@ def make_row(name: str, runs: Sequence[RunFigures], known: Known | None, is_expe
         earlier=known.earlier if known else (),
         published=known.published if known else None,
         origin=runs[0].run.origin or None,
-        curves=curves,
     )
 
 

@@ -15,9 +15,9 @@ from flowmbpo import __version__
 from flowmbpo.reports import formats, plots
 from flowmbpo.reports.comparison import Comparison
 from flowmbpo.reports.figure_style import to_svg
-from flowmbpo.reports.formats import Column
+from flowmbpo.reports.formats import Table
 from flowmbpo.reports.known import Known, published
-from flowmbpo.reports.rows import EVALUATED, TRAINED, Row
+from flowmbpo.reports.rows import EVALUATED, TRAINED
 from flowmbpo.spec.groups import Group
 from flowmbpo.spec.references import PublishedReference
 from flowmbpo.spec.registry import Registry
@@ -27,16 +27,6 @@ CORRELATION = "train/reward_correlation"
 GpuHours = Mapping[str, tuple[float, float]]  # by experiment: asked for, used
 _MOST_RUNS = 200  # lines in the table of runs
 _MODEL_KEYS = ("integrator", "substeps", "units", "latent_dim")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for the page: headings, rows of texts, which columns hold figures."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    right: Sequence[bool]
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,29 +50,6 @@ class Question:
     to_run: str = ""
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the template shows."""
-
-    made: str
-    version: str
-    store: str
-    registry: str
-    summary: Sequence[Row]
-    best: Mapping[str, Any] | None
-    questions: Sequence[Question]
-    design: Table
-    overview: Sequence[Table]
-    curves: Sequence[Picture]
-    checkpoints: Sequence[Picture]
-    model: Sequence[Picture]
-    remarks: Sequence[str]
-    runs: Table
-    origins: Table
-    references: Table
-    commands: Sequence[str]
-
-
 def collect(
     comparison: Comparison,
     known: Mapping[str, Known],
@@ -91,46 +58,41 @@ def collect(
     store: str,
     latent: Mapping[int, str],
     everything: bool,
-) -> Page:
-    """The page about a comparison. `latent`: metric names of the model's error by open-loop steps; `everything`: also
-    questions of the registry that no run answers yet."""
-    present = [row.name for row in comparison.rows]
-    places = {name: place for place, name in enumerate(present)}
+    gpu_hours: GpuHours,
+) -> dict[str, object]:
+    """What the template shows of a comparison. `latent`: metric names of the model's error by open-loop steps;
+    `everything`: also questions of the registry that no run answers yet."""
+    places = {row.name: place for place, row in enumerate(comparison.rows)}
     references = published(registry)
     groups = {
-        key: group for key, group in registry.groups.items() if everything or set(group.members).intersection(present)
+        key: group for key, group in registry.groups.items() if everything or set(group.members).intersection(places)
     }
-    members = {member for group in groups.values() for member in group.members}
-    return Page(
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-        store=store,
-        registry=str(registry.path),
-        summary=sorted(comparison.rows, key=lambda row: -(row.eval_reward or float("-inf")))[:4],
-        best=next((row.published for row in comparison.rows if row.published), None),
-        questions=[_question(key, group, comparison, places, references) for key, group in groups.items()],
-        design=_design([known[name] for name in known if name in members or name in present]),
-        overview=[comparison_table(columns, comparison) for _, columns in formats.tables(comparison)],
-        curves=_curves(comparison, places, references),
-        checkpoints=_checkpoints(comparison, places),
-        model=_model(comparison, places, latent),
-        remarks=formats.remarks(comparison, verdicts=False),
-        runs=_runs(comparison),
-        origins=_origins(comparison),
-        references=_references(references),
-        commands=_commands(comparison),
-    )
-
-
-def gpu_hours_table(hours: GpuHours) -> Table:
-    rows = [[name, f"{asked:,.1f}", f"{used:,.1f}"] for name, (asked, used) in hours.items()]
-    return Table(["name", "GPU hours asked for", "GPU hours used"], rows, [False, True, True], "Jobs on the cluster")
-
-
-def comparison_table(columns: Sequence[Column], comparison: Comparison) -> Table:
-    """Rows of a comparison under these columns."""
-    cells = [[column.cell(row) for column in columns] for row in comparison.rows]
-    return Table([column.heading for column in columns], cells, [column.right for column in columns])
+    shown = {member for group in groups.values() for member in group.members} | set(places)
+    best = next((row.published for row in comparison.rows if row.published), None)
+    overview = formats.tables(comparison)
+    if gpu_hours:
+        rows = [[name, f"{asked:,.1f}", f"{used:,.1f}"] for name, (asked, used) in gpu_hours.items()]
+        headings = ["name", "GPU hours asked for", "GPU hours used"]
+        overview.append(Table("Jobs on the cluster", headings, rows, ["name"]))
+    return {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": __version__,
+        "store": store,
+        "registry": str(registry.path),
+        "summary": sorted(comparison.rows, key=lambda row: -(row.eval_reward or float("-inf")))[:4],
+        "best": best,
+        "questions": [_question(key, group, comparison, places, references) for key, group in groups.items()],
+        "design": _design([known[name] for name in known if name in shown]),
+        "overview": overview,
+        "curves": _curves(comparison, places, references),
+        "checkpoints": _checkpoints(comparison, places, best),
+        "model": _model(comparison, places, latent),
+        "remarks": formats.remarks(comparison, verdicts=False),
+        "runs": _runs(comparison),
+        "origins": _origins(comparison),
+        "references": _references(references),
+        "commands": _commands(comparison),
+    }
 
 
 def _question(
@@ -153,17 +115,15 @@ def _question(
         cautions.append(f"they differ in {', '.join(shared)}: no effect belongs to one of these alone")
     if absent:
         cautions.append(f"no finished runs of {', '.join(absent)}")
-    tables = [comparison_table(columns, part) for _, columns in formats.tables(part)]
-    headings, rows = formats.spec_table(part)
-    if rows and len(present) > 1:
-        tables.append(Table(headings, rows, [False] * len(headings), "Spec keys that differ"))
-    pictures = []
+    tables, different = formats.tables(part), formats.spec_table(part)
+    if different.rows and len(present) > 1:
+        tables.append(different)
+    pictures: list[Picture] = []
     for metric, words in ((TRAINED, "training"), (EVALUATED, "evaluated checkpoints")):
-        if series := plots.series_of(part, metric, places=places):
-            shown = references if metric == TRAINED else None
-            figure = plots.curves_figure(series, label=f"R ({words})", references=shown, markers=metric == EVALUATED)
-            svg = to_svg(figure, f"{key}-{words[:5]}", f"R ({words}) over environment steps: {', '.join(present)}")
-            pictures.append(Picture(svg, f"R, {words}: interquartile mean over seeds with its 95% interval."))
+        alt = f"R ({words}) over environment steps: {', '.join(present)}"
+        caption = f"R, {words}: interquartile mean over seeds with its 95% interval."
+        look = {"references": references} if metric == TRAINED else {"markers": True}
+        pictures += _picture(part, metric, places, f"{key}-{words[:5]}", alt, caption, label=f"R ({words})", **look)
     return Question(key, group.question, answers, cautions, tables, pictures, to_run)
 
 
@@ -178,70 +138,74 @@ def _design(known: Sequence[Known]) -> Table:
         nominal = about.nominal_params or formats.NOTHING
         expected = formats.expectation(about.expected)
         rows.append([about.name, kind, nominal, size, *model, *train, expected, about.description])
-    return Table(headings, rows, [False] * len(headings))
+    return Table("", headings, rows, headings)
+
+
+def _picture(
+    comparison: Comparison,
+    metric: str,
+    places: Mapping[str, int],
+    key: str,
+    alt: str,
+    caption: str,
+    axis: plots.Axis = "env_steps",
+    **look: Any,
+) -> list[Picture]:
+    """The curves of a metric, `look` as `curves_figure` takes it; nothing where no run has it."""
+    series = plots.series_of(comparison, metric, axis, places)
+    return [Picture(to_svg(plots.curves_figure(series, axis=axis, **look), key, alt), caption)] if series else []
 
 
 def _curves(
     comparison: Comparison, places: Mapping[str, int], references: Mapping[str, PublishedReference]
 ) -> list[Picture]:
-    pictures = []
+    pictures: list[Picture] = []
     by_axis: tuple[tuple[plots.Axis, str], ...] = (("env_steps", "environment steps"), ("seconds", "wall time"))
     for axis, words in by_axis:
-        if series := plots.series_of(comparison, TRAINED, axis, places):
-            figure = plots.curves_figure(series, axis=axis, references=references)
-            caption = (
-                f"Training R by {words}. Line: interquartile mean over seeds; band: its 95% interval; thin: seeds; "
-            )
-            caption += "dotted: published results."
-            pictures.append(Picture(to_svg(figure, f"curves-{axis}", f"Training R by {words}"), caption))
+        alt = f"Training R by {words}"
+        caption = f"{alt}. Line: interquartile mean over seeds; band: its 95% interval; thin: seeds; "
+        caption += "dotted: published results."
+        pictures += _picture(
+            comparison, TRAINED, places, f"curves-{axis}", alt, caption, axis=axis, references=references
+        )
     return pictures
 
 
-def _checkpoints(comparison: Comparison, places: Mapping[str, int]) -> list[Picture]:
-    series = plots.series_of(comparison, EVALUATED, places=places)
-    if not series:
-        return []
-    best = next((row.published for row in comparison.rows if row.published), None)
-    over_training = plots.curves_figure(series, label="R (evaluated)", markers=True)
-    final = plots.evaluated_figure(comparison, best)
-    return [
-        Picture(
-            to_svg(over_training, "checkpoints", "Evaluated R of the checkpoints over training"),
-            "Each checkpoint in the real environment: deterministic policy, fixed seeds, full episodes.",
-        ),
-        Picture(
-            to_svg(final, "evaluated", "Evaluated R with intervals"),
-            "Best checkpoint of each run: diamond, interquartile mean; bar, its 95% interval; dots, runs.",
-        ),
-    ]
+def _checkpoints(comparison: Comparison, places: Mapping[str, int], best: Mapping[str, Any] | None) -> list[Picture]:
+    alt = "Evaluated R of the checkpoints over training"
+    caption = "Each checkpoint in the real environment: deterministic policy, fixed seeds, full episodes."
+    pictures = _picture(comparison, EVALUATED, places, "checkpoints", alt, caption, label="R (evaluated)", markers=True)
+    if pictures:
+        final = to_svg(plots.evaluated_figure(comparison, best), "evaluated", "Evaluated R with intervals")
+        caption = "Best checkpoint of each run: diamond, interquartile mean; bar, its 95% interval; dots, runs."
+        pictures.append(Picture(final, caption))
+    return pictures
 
 
 def _model(comparison: Comparison, places: Mapping[str, int], latent: Mapping[int, str]) -> list[Picture]:
-    pictures = []
-    if series := plots.series_of(comparison, CORRELATION, places=places):
-        figure = plots.curves_figure(series, label="correlation", thresholds=False)
-        pictures.append(
-            Picture(
-                to_svg(figure, "correlation", "Correlation of predicted and real reward"),
-                "Correlation of predicted and real reward on real steps. Near 0 the policy has nothing to follow.",
-            )
-        )
-    if series := plots.series_of(comparison, GRADIENT_COSINE, places=places):
-        figure = plots.curves_figure(series, label="cosine", thresholds=False)
-        pictures.append(
-            Picture(
-                to_svg(figure, "gradient", "Cosine between the model's gradient and the simulator's"),
-                "How true the gradient is that the policy follows: cosine between the model's and the simulator's "
-                "gradient of 16 steps' return with respect to the actions. 1 is the true direction, 0 says nothing.",
-            )
-        )
+    figures = [
+        (
+            CORRELATION,
+            "correlation",
+            "Correlation of predicted and real reward",
+            "Correlation of predicted and real reward on real steps. Near 0 the policy has nothing to follow.",
+        ),
+        (
+            GRADIENT_COSINE,
+            "cosine",
+            "Cosine between the model's gradient and the simulator's",
+            "How true the gradient is that the policy follows: cosine between the model's and the simulator's gradient "
+            "of 16 steps' return with respect to the actions. 1 is the true direction, 0 says nothing.",
+        ),
+    ]
     for horizon, metric in latent.items():
-        if series := plots.series_of(comparison, metric, places=places):
-            figure = plots.curves_figure(series, label="mean squared error", thresholds=False, log=True)
-            words = f"after {horizon} open-loop step{'s' if horizon > 1 else ''}"
-            svg = to_svg(figure, f"latent-{horizon}", f"Latent error {words}")
-            caption = f"Error of the predicted latent {words}, against the encoded real observation."
-            pictures.append(Picture(svg, caption))
+        words = f"after {horizon} open-loop step{'s' if horizon > 1 else ''}"
+        caption = f"Error of the predicted latent {words}, against the encoded real observation."
+        figures.append((metric, "mean squared error", f"Latent error {words}", caption))
+    pictures: list[Picture] = []
+    for metric, label, alt, caption in figures:
+        key, log = metric.replace("/", "-"), metric in latent.values()
+        pictures += _picture(comparison, metric, places, key, alt, caption, label=label, thresholds=False, log=log)
     return pictures
 
 
@@ -255,7 +219,7 @@ def _runs(comparison: Comparison) -> Table:
         steps, seconds = formats.steps(curve.env_steps), formats.duration(run.wall_seconds)
         rows.append([run.run_id[:12], run.name, seed, run.status, steps, *measured, seconds])
     caption = f"The first {_MOST_RUNS} of {len(rows)} runs" if len(rows) > _MOST_RUNS else ""
-    return Table(headings, rows[:_MOST_RUNS], [False, False, True, False, True, True, True, True, True], caption)
+    return Table(caption, headings, rows[:_MOST_RUNS], ["run", "name", "status"])
 
 
 def _origins(comparison: Comparison) -> Table:
@@ -270,7 +234,7 @@ def _origins(comparison: Comparison) -> Table:
             spec = tags.get("flowmbpo.spec_hash", formats.NOTHING)
             counts[*origin, spec] = counts.get((*origin, spec), 0) + 1
     headings = ["name", "commit", "flowmbpo", "device", "spec hash", "runs"]
-    return Table(headings, [[*origin, str(n)] for origin, n in counts.items()], [False] * 5 + [True])
+    return Table("", headings, [[*origin, str(n)] for origin, n in counts.items()], headings[:-1])
 
 
 def _references(references: Mapping[str, PublishedReference]) -> Table:
@@ -282,7 +246,7 @@ def _references(references: Mapping[str, PublishedReference]) -> Table:
         final = f"{mean} {span}".strip()
         rows.append([reference.title, seeds, final, *_until(reference), reference.note, reference.source])
     headings = ["system", "seeds", "final R [min, max]", "to R 1,200", "to R 5,000", "note", "source"]
-    return Table(headings, rows, [False, True, True, True, True, False, False])
+    return Table("", headings, rows, ["system", "note", "source"])
 
 
 def _until(reference: PublishedReference) -> list[str]:

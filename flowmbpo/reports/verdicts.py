@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
 
 from flowmbpo.reports import statistics
 from flowmbpo.reports.rows import EVALUATED, TRAINED, RunFigures
@@ -32,16 +31,12 @@ class Verdict:
         enough = min(found.seeds) >= ENOUGH_RUNS and found.low is not None and found.low > 0.5
         return enough and found.p_value < 1 - statistics.CONFIDENCE
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         return {
             "better": self.better,
             "worse": self.worse,
             "metric": self.metric,
-            "probability": self.improvement.probability,
-            "low": self.improvement.low,
-            "high": self.improvement.high,
-            "p_value": self.improvement.p_value,
-            "seeds": list(self.improvement.seeds),
+            **asdict(self.improvement),
             "established": self.established,
             "text": str(self),
         }

@@ -7,12 +7,11 @@ the backward pass are counted; allocator overhead is a flat margin. Against one 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from flowmbpo.spec.extensions import WorldModelExtension
-from flowmbpo.spec.parameters import REWARD_BINS, count_parameters
+from flowmbpo.spec.parameters import count_parameters, networks
 from flowmbpo.spec.rule import Violation
 from flowmbpo.spec.schema import (
     STAGES,
@@ -27,7 +26,6 @@ _GB = 1e9
 _HOST_BASE = 2.5 * _GB  # Python, torch, Warp, MLflow and the CUDA libraries, resident
 _DEVICE_BASE = 1.0 * _GB  # CUDA context and workspaces
 _BYTES_PER_WEIGHT = 16  # float32 weight, gradient and two Adam averages
-_KEPT_PER_FEATURE = 3  # outputs of Linear, LayerNorm and activation, kept for the backward pass
 _KEPT_PER_STAGE = 5  # latents kept around each velocity evaluation of a flow (measured: 3 to 6)
 
 
@@ -54,21 +52,6 @@ class Estimate:
     def as_dict(self) -> dict[str, float]:
         """All figures, with `epoch_gflop`."""
         return {**asdict(self), "epoch_gflop": self.epoch_gflop}
-
-
-@dataclass(frozen=True)
-class _Net:
-    """A chain of layers: multiply-adds of one row, and features kept for the backward pass of one row."""
-
-    widths: Sequence[int]
-
-    @property
-    def flop(self) -> int:
-        return 2 * sum(a * b for a, b in itertools.pairwise(self.widths))
-
-    @property
-    def kept(self) -> int:
-        return self.widths[0] + _KEPT_PER_FEATURE * sum(self.widths[1:])
 
 
 def _evaluations_per_step(spec: Experiment) -> int:
@@ -100,32 +83,12 @@ def _evaluations_in_loss(spec: Experiment) -> float:
     return matching + per_step - spared * per_step / spec.train.sequence_length
 
 
-def _model_networks(spec: Experiment) -> tuple[_Net, ...]:
-    """Encoder, dynamics, reward, continuation and decoder; one that is missing costs nothing."""
-    model, latent, nothing = spec.world_model, spec.latent_dim, _Net([0])
-    if isinstance(model, SimulatorWorldModelSpec):
-        return (nothing,) * 5
-    joint, observation = latent + spec.env.action_dim, spec.env.observation_dim
-    is_flow = isinstance(model, FlowWorldModelSpec)
-    noise = latent if isinstance(model, FlowWorldModelSpec) and model.source == "noise" else 0
-    bins = REWARD_BINS if model.reward_head == "two_hot" else 1
-    return (
-        _Net([observation, *model.encoder_units, latent] if model.encoder == "mlp" else [latent]),
-        _Net([joint + is_flow + noise, *model.units, latent]),
-        _Net([joint, *(model.reward_units or model.units), bins]),
-        _Net([joint, *model.continuation_units, 1]) if model.continuation_units else nothing,
-        _Net([latent, *model.decoder_units, observation]) if model.decoder_units else nothing,
-    )
-
-
 def estimate(spec: Experiment) -> Estimate:
     """Memory and work of one epoch."""
     model, train, critic, env = spec.world_model, spec.train, spec.critic, spec.env
     is_flow = isinstance(model, FlowWorldModelSpec)
     latent, action = spec.latent_dim, env.action_dim
-    encoder, dynamics, reward, goes_on, decoder = _model_networks(spec)
-    actor = _Net([latent, *spec.actor.units, action])
-    value = _Net([latent, *critic.units, 1])
+    encoder, dynamics, reward, goes_on, decoder, actor, value = networks(spec).values()
 
     evaluations = _evaluations_per_step(spec)
     steps = train.num_envs * train.horizon

@@ -1,4 +1,4 @@
-"""How many trainable parameters each network of an experiment has, in closed form: no torch, no building.
+"""The networks of an experiment by the widths of their layers, and from these, in closed form, parameters and work.
 
 The layers are those of TD-MPC2 and PWM: normed layer = Linear + LayerNorm (+ Mish); a test compares with real networks.
 """
@@ -6,7 +6,7 @@ The layers are those of TD-MPC2 and PWM: normed layer = Linear + LayerNorm (+ Mi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from flowmbpo.spec.extensions import WorldModelExtension
@@ -19,6 +19,61 @@ from flowmbpo.spec.schema import (
 )
 
 REWARD_BINS = 101
+_KEPT_PER_FEATURE = 3  # outputs of Linear, LayerNorm and activation, kept for the backward pass
+
+
+@dataclass(frozen=True)
+class Network:
+    """A chain of Linear + LayerNorm through these widths; the last layer has no LayerNorm unless `on_simplex`."""
+
+    widths: tuple[int, ...] = (0,)
+    on_simplex: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases; a LayerNorm has two per feature."""
+        layers = sum(a * b + 3 * b for a, b in itertools.pairwise(self.widths))
+        plain = len(self.widths) > 1 and not self.on_simplex
+        return layers - 2 * self.widths[-1] * plain
+
+    @property
+    def flop(self) -> int:
+        """Floating-point operations of one row: a multiply-add counts 2."""
+        return 2 * sum(a * b for a, b in itertools.pairwise(self.widths))
+
+    @property
+    def kept(self) -> int:
+        """Features of one row that are kept for the backward pass."""
+        return self.widths[0] + _KEPT_PER_FEATURE * sum(self.widths[1:])
+
+
+def networks(spec: Experiment) -> Mapping[str, Network]:
+    """Every network by its part, of an ensemble one member; one without widths is not there and costs nothing."""
+    model, env, latent = spec.world_model, spec.env, spec.latent_dim
+    policy = {
+        "actor": Network((latent, *spec.actor.units, env.action_dim)),
+        "critics": Network((latent, *spec.critic.units, 1)),
+    }
+    if isinstance(model, SimulatorWorldModelSpec):
+        return dict.fromkeys(("encoder", "dynamics", "reward", "continuation", "decoder"), Network()) | policy
+    joint, observation = latent + env.action_dim, env.observation_dim
+    # The last layer ends on no simplex where z is an observation, and has no LayerNorm where it is a change of z.
+    on_simplex = model.encoder == "mlp" and model.step == "absolute"
+    inputs = joint
+    if isinstance(model, FlowWorldModelSpec):
+        on_simplex = on_simplex and model.velocity != "linear"
+        inputs += 2 if model.velocity == "shortcut" else 1  # tau, and the length of the step
+        inputs += latent * (model.source == "noise")  # where the path is, beside where it began
+    bins = REWARD_BINS if model.reward_head == "two_hot" else 1
+    ends, decodes = model.continuation_units, model.decoder_units
+    return {
+        "encoder": Network((observation, *model.encoder_units, latent) if model.encoder == "mlp" else (latent,), True),
+        "dynamics": Network((inputs, *model.units, latent), on_simplex),
+        "reward": Network((joint, *(model.reward_units or model.units), bins)),
+        "continuation": Network((joint, *ends, 1)) if ends else Network(),
+        "decoder": Network((latent, *decodes, observation)) if decodes else Network(),
+        **policy,
+    }
 
 
 @dataclass(frozen=True)
@@ -40,7 +95,6 @@ class ParameterCounts:
 
     @property
     def total(self) -> int:
-        """Everything that is trained."""
         return sum(asdict(self).values())
 
     def as_dict(self) -> dict[str, int]:
@@ -48,47 +102,16 @@ class ParameterCounts:
         return {**asdict(self), "world_model": self.world_model, "total": self.total}
 
 
-def linear(inputs: int, outputs: int) -> int:
-    """Weights and biases of a linear layer."""
-    return inputs * outputs + outputs
-
-
-def normed(widths: Sequence[int]) -> int:
-    """A chain of Linear + LayerNorm through these widths."""
-    return sum(linear(a, b) + 2 * b for a, b in itertools.pairwise(widths))
-
-
 def count_parameters(spec: Experiment) -> ParameterCounts:
     """Parameters of every network that the builder makes for this experiment."""
-    model, env, latent = spec.world_model, spec.env, spec.latent_dim
-    actor = normed([latent, *spec.actor.units]) + linear(spec.actor.units[-1], env.action_dim) + env.action_dim
-    critic = normed([latent, *spec.critic.units]) + linear(spec.critic.units[-1], 1)
-    critics = spec.critic.ensemble * critic
-    if isinstance(model, SimulatorWorldModelSpec):
-        return ParameterCounts(0, 0, 0, 0, 0, actor, critics)
-    joint = latent + env.action_dim
-    encoder = normed([env.observation_dim, *model.encoder_units, latent]) if model.encoder == "mlp" else 0
-    dynamics = normed([joint, *model.units, latent])
-    if isinstance(model, FlowWorldModelSpec):
-        inputs = 2 if model.velocity == "shortcut" else 1  # tau, and the length of the step
-        inputs += latent * (model.source == "noise")  # where the path is, beside where it began
-        dynamics += inputs * model.units[0]
-    linear_velocity = isinstance(model, FlowWorldModelSpec) and model.velocity == "linear"
-    if model.encoder != "mlp" or linear_velocity or model.step == "logit_residual":
-        dynamics -= 2 * latent  # the last layer has no LayerNorm: it ends on no simplex, or is a change of one
+    model, action = spec.world_model, spec.env.action_dim
+    counts = {part: network.parameters for part, network in networks(spec).items()}
+    counts["actor"] += action  # log sigma
+    counts["critics"] *= spec.critic.ensemble
     if isinstance(model, GaussianWorldModelSpec):
-        dynamics += linear(model.units[-1], latent)
-    if isinstance(model, EnsembleWorldModelSpec):
-        dynamics *= model.members
-    if isinstance(model, WorldModelExtension):
-        dynamics = model.dynamics_parameters(latent, env.action_dim)
-    bins = REWARD_BINS if model.reward_head == "two_hot" else 1
-    reward_units = model.reward_units or model.units
-    reward = normed([joint, *reward_units]) + linear(reward_units[-1], bins)
-    continuation = 0
-    if model.continuation_units:
-        continuation = normed([joint, *model.continuation_units]) + linear(model.continuation_units[-1], 1)
-    decoder = 0
-    if model.decoder_units:
-        decoder = normed([latent, *model.decoder_units]) + linear(model.decoder_units[-1], env.observation_dim)
-    return ParameterCounts(encoder, dynamics, reward, continuation, decoder, actor, critics)
+        counts["dynamics"] += (model.units[-1] + 1) * spec.latent_dim  # the head of sigma
+    elif isinstance(model, EnsembleWorldModelSpec):
+        counts["dynamics"] *= model.members
+    elif isinstance(model, WorldModelExtension):
+        counts["dynamics"] = model.dynamics_parameters(spec.latent_dim, action)
+    return ParameterCounts(**counts)
