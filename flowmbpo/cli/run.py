@@ -79,7 +79,7 @@ def run(
         from flowmbpo.spec.registry import load_registry
 
         found = load_registry(registry)
-        from flowmbpo.spec.schema import check_recorded
+        from flowmbpo.spec.learning import check_recorded
 
         chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
         for experiment in chosen:

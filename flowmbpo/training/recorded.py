@@ -14,7 +14,8 @@ from flowmbpo.envs.contract import Env
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import BrokenFile, output_file
 from flowmbpo.runs.tensors import open_tensors, write_tensors
-from flowmbpo.spec.schema import EnvSpec, PretrainSpec, check_recorded
+from flowmbpo.spec.learning import PretrainSpec, check_recorded
+from flowmbpo.spec.schema import EnvSpec
 
 FORMAT = "flowmbpo episodes 1"
 

@@ -1,88 +1,71 @@
-"""Films and pictures without a GPU: rays against brute force, filters against sums, files against their decoders."""
+"""Films and pictures without a GPU: outlines against rays, files against their decoders."""
+
+import dataclasses
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from walking import ball, walk
 
 from flowmbpo.errors import WorkFailed
-from flowmbpo.reports.replay import film, raycast
+from flowmbpo.reports.replay import film, scene
 
 
-def distance_to_segment(points, start, end):
-    share = np.clip((points - start) @ (end - start) / max((end - start) @ (end - start), 1e-12), 0, 1)
-    return np.linalg.norm(points - start - share[..., None] * (end - start), axis=-1)
-
-
-@pytest.mark.parametrize("length", [0.0, 0.4])
-def test_rays_meet_the_surface_and_nothing_before_it(length):
-    rng = np.random.default_rng(1)
-    start, radius = np.array([0.1, -0.2, -3.0]), 0.3
-    end = start + length * np.array([0.6, 0.64, 0.48])
-    rays = rng.normal(size=(400, 3)) * [0.15, 0.15, 0] + [0, 0, -1]
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    found = raycast.intersect(rays.astype(np.float32), start.astype(np.float32), end.astype(np.float32), radius)
-    hits = np.isfinite(found)
-    assert 50 < hits.sum() < 350
-    points = rays[hits] * found[hits, None]
-    np.testing.assert_allclose(distance_to_segment(points, start, end), radius, atol=2e-4)
-    along = np.linspace(0, 6, 2000)
-    for ray, distance in zip(rays[::8], found[::8], strict=True):
-        inside = along[distance_to_segment(along[:, None] * ray, start, end) < radius]
-        assert len(inside) == 0 if np.isinf(distance) else abs(inside.min(initial=np.inf) - distance) < 0.01
-
-
-def test_a_capsule_behind_the_eye_is_not_seen():
-    found = raycast.intersect(np.array([[0.0, 0.0, -1.0]]), np.array([0.0, 0, 2]), np.array([0.0, 0, 3]), 0.5)
-    assert np.isinf(found).all()
-
-
-@pytest.mark.parametrize("width", [0.01, 0.5, 1.7, 6.0])
-def test_squares_are_averaged_over_the_pixel(width):
-    x = np.linspace(-3, 3, 41)
-    samples = x[:, None] + width * (np.arange(4000) + 0.5) / 4000 - width / 2
-    expected = np.where(samples % 2 < 1, 1.0, -1.0).mean(axis=1)
-    found = raycast._stripes(x.astype(np.float32), np.full(41, width, dtype=np.float32))
-    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-3 + 1e-4 / width)
-    sign = np.sign(found[np.abs(expected) > 0.1] * expected[np.abs(expected) > 0.1])
-    assert len(set(sign)) <= 1  # which square is the dark one is a matter of taste
+def bodies(segments, radii, colours, size=(320, 180)):
+    """The capsules alone on black, (H, W, 3)."""
+    image = Image.new("RGB", size)
+    scene._bodies(ImageDraw.Draw(image), scene.Camera(*size), np.array(segments), np.array(radii), colours)
+    return np.asarray(image).astype(float)
 
 
 def test_the_camera_sees_what_it_looks_at_in_the_middle():
-    camera = raycast.Camera(320, 180)
-    ray = camera.rays(np.array([160.0]), np.array([90.0]))[0, 0]
-    np.testing.assert_allclose(ray, -camera.eye / np.linalg.norm(camera.eye), atol=1e-6)
-    left, top, right, bottom = camera.rectangle(-camera.eye[None], 0.25)
-    assert left < 160 < right
-    assert top < 90 < bottom
-    assert camera.rectangle(camera.eye[None], 0.25) is None  # behind
+    pixels, depth = scene.Camera(320, 180).project(-scene.EYE)
+    np.testing.assert_allclose(pixels, [160, 90], atol=1e-9)
+    assert depth == pytest.approx(np.linalg.norm(scene.EYE))
 
 
-def test_bodies_are_painted_inside_their_rectangle():
-    """A ball's outline, found pixel by pixel on the whole picture, equals what is painted inside the window."""
-    camera = raycast.Camera(160, 90)
-    segment = np.repeat((np.array([0.4, 0.1, 0.2]) - camera.eye)[None, None], 2, axis=1)
-    layer, (rows, columns) = raycast.bodies(camera, segment, np.array([0.25]), np.ones((1, 3)))
-    painted = np.zeros((90, 160))
-    painted[rows, columns] = layer[..., 3]
-    rays = camera.rays(np.arange(160) + 0.5, np.arange(90) + 0.5)
-    everywhere = np.isfinite(raycast.intersect(rays, segment[0, 0], segment[0, 1], 0.25))
-    assert everywhere.sum() > 100
-    assert (painted[everywhere] > 0.2).all()
-    assert (painted[~everywhere] < 0.8).all()
-    assert painted.sum() == pytest.approx(everywhere.sum(), rel=0.03)
+@pytest.mark.parametrize("length", [0.0, 0.4])
+def test_a_capsule_covers_the_pixels_whose_rays_meet_it(length):
+    """Pixel by pixel: the ray from the eye comes nearer to the segment than the radius."""
+    camera, radius = scene.Camera(320, 180), 0.25
+    start = np.array([0.2, 0.1, 0.1]) - scene.EYE
+    end = start + length * np.array([0.6, 0.64, 0.48])
+    painted = bodies([[start, end]], [radius], [(200, 100, 50)]).sum(-1) > 0
+    columns, rows = np.meshgrid(np.arange(320) + 0.5, np.arange(180) + 0.5)
+    rays = np.stack([(columns - 160) / camera.focal, (90 - rows) / camera.focal, np.ones_like(rows)], -1) @ camera.axes
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    points = np.linspace(start, end, 100)
+    gaps = np.stack([np.linalg.norm(point - (rays @ point)[..., None] * rays, axis=-1) for point in points]).min(0)
+    assert painted.sum() > 300
+    assert (painted != (gaps < radius)).sum() < 0.06 * painted.sum()
 
 
-def test_a_body_darkens_the_ground_below_it_and_nothing_far_away():
-    painter = film.Painter(ball(), 160, 90)
-    eye = painter.camera.eye + np.array([0, film.LOOK_HEIGHT, 0])
-    segment = np.array([[[0.0, 0.3, 0.0], [0.0, 0.3, 0.0]]])
-    lost = raycast.shadow(painter.ground, eye, segment, np.array([0.25]))
-    x, z = painter.ground.x + eye[0], painter.ground.z + eye[2]
-    below = np.hypot(x, z) < 0.1
-    assert below.any()
-    assert (lost[below] > 0.15).all()
-    assert (lost[np.hypot(x, z) > 1.0] == 0).all()
+def test_the_nearer_capsule_hides_the_farther_one():
+    direction = -scene.EYE / np.linalg.norm(scene.EYE)
+    segments = [[distance * direction] * 2 for distance in (2.0, 3.0)]
+    for order in (slice(None), slice(None, None, -1)):
+        image = bodies(segments[order], [0.2, 0.2], [(255, 0, 0), (0, 0, 255)][order])
+        red, _, blue = image[90, 160]
+        assert red > 2 * blue
+
+
+def test_what_is_at_the_lens_or_behind_it_is_not_painted():
+    assert (
+        bodies([[scene.EYE, scene.EYE + 0.3], [[0, 0, 0.1], [0, 0, -0.1]]], [0.25, 0.25], [(255, 0, 0)] * 2).sum() == 0
+    )
+
+
+def test_a_body_darkens_the_ground_where_the_sun_is_behind_it_and_nowhere_else():
+    target, size = np.array([0.0, film.LOOK_HEIGHT, 0.0]), (320, 180)
+    high = dataclasses.replace(ball(), poses=ball().poses + np.array([0, 0.3, 0, 0, 0, 0, 0], dtype=np.float32))
+    gone = dataclasses.replace(ball(), poses=ball().poses + np.array([0, 0, 999, 0, 0, 0, 0], dtype=np.float32))
+    with_body, without = (np.asarray(scene.paint(e, 0, target, *size)).astype(float) for e in (high, gone))
+    camera, eye = scene.Camera(*size), target + scene.EYE
+    shadow = np.array([0.0, 0.4, 0.0]) - scene.SUN * (0.4 / scene.SUN[1])
+    far = np.array([1.0, 0.0, 0.0])
+    for place, share in ((shadow, scene._SHADOW), (far, 1.0)):
+        x, y = camera.project(place - eye)[0].round().astype(int)
+        assert with_body[y, x].sum() == pytest.approx(share * without[y, x].sum(), rel=0.02)
 
 
 def test_pictures_show_the_body_and_its_motion():
@@ -102,7 +85,10 @@ def test_contact_is_shown_by_filled_dots():
     image = painter.paint(10).astype(float) / 255
     for foot, touches in enumerate(touching):
         x = 480 - (4 * 1.6 + 0.6) * 10 + 16 * foot + 5
-        near = np.abs(image[256, int(x)] - painter.colors[episode.feet[foot]]).max() < 0.05
+        near = (
+            np.abs(image[256, int(x)] - np.array(scene.colour_of(episode.capsule_part[episode.feet[foot]])) / 255).max()
+            < 0.05
+        )
         assert near == touches
 
 

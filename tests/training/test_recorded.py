@@ -9,7 +9,8 @@ from tiny import tiny
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import UserError
 from flowmbpo.runs.tensors import read_tensors, write_tensors
-from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec, PretrainSpec
+from flowmbpo.spec.learning import PretrainSpec
+from flowmbpo.spec.schema import AntEnvSpec, PointMassEnvSpec
 from flowmbpo.training.builder import build
 from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.recorded import read_recorded, write_recorded

@@ -1,7 +1,7 @@
 """Episode -> GIF or MP4: which steps become frames, what is written over them, and the encoders.
 
 MP4 is H.264 through PyAV, whose wheel carries the FFmpeg libraries (a third of the size of packages that ship the
-program, and frames are handed over in memory); GIF is Pillow's. Where pixels come from is `raycast`.
+program, and frames are handed over in memory); GIF is Pillow's. Where pixels come from is `scene`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowmbpo.reports.replay.raycast import MARK_EVERY, Camera, Ground, Palette, bodies, shadow
+from flowmbpo.reports.replay import scene
 from flowmbpo.runs.episode import Episode
 from flowmbpo.runs.files import output_file
 
@@ -68,33 +68,18 @@ def frames(episode: Episode, size: tuple[int, int], fps: int, progress: FrameCou
 
 
 class Painter:
-    """Paints single steps of one episode; what does not change from step to step is computed once."""
+    """Paints single steps of one episode."""
 
-    def __init__(self, episode: Episode, width: int, height: int, palette: Palette | None = None) -> None:
-        self.episode = episode
-        self.palette = palette or Palette()
-        self.camera = Camera(width, height)
-        self.ground = Ground(self.camera, self.camera.eye[1] + LOOK_HEIGHT, self.palette)
-        self.segments = episode.segments().astype(np.float64)
+    def __init__(self, episode: Episode, width: int, height: int) -> None:
+        self.episode, self.size = episode, (width, height)
         self.clearance = episode.clearance()
         self.cumulative = episode.cumulative_reward
         self.path = smooth(episode.poses[:, 0, [0, 2]].astype(np.float64))
-        self.colors = np.array([self.palette.of(part) for part in episode.capsule_part])
 
     def paint(self, step: int) -> np.ndarray:
         """Picture (H, W, 3) uint8 of control step `step`."""
         x, z = self.path[step]
-        eye = np.array([x, LOOK_HEIGHT, z]) + self.camera.eye
-        marks = range(int(MARK_EVERY * ((x - 4) // MARK_EVERY)), int(x + 16), int(MARK_EVERY))
-        image = self.ground.colors(eye, z, {metres: label(f"{metres} m") for metres in marks})
-        segments, radii = self.segments[step], self.episode.capsule_radius
-        image *= 1.0 - shadow(self.ground, eye, segments, radii)[..., None]
-        image += self.ground.fog * (np.array(self.palette.sky, dtype=np.float32) - image)
-        found = bodies(self.camera, segments - eye, radii, self.colors)
-        if found:
-            layer, window = found
-            image[window] = image[window] * (1 - layer[..., 3:]) + layer[..., :3]
-        picture = Image.fromarray((np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8))
+        picture = scene.paint(self.episode, step, np.array([x, LOOK_HEIGHT, z]), *self.size)
         self._write(picture, step)
         return np.asarray(picture)
 
@@ -127,7 +112,7 @@ class Painter:
         left = width - (len(feet) * 1.6 + 0.6) * unit
         pen.text((left, bottom - 1.5 * unit), "contact", _DIM, small, anchor="ls")
         for number, capsule in enumerate(feet):
-            color = tuple(int(255 * value) for value in self.colors[capsule])
+            color = scene.colour_of(self.episode.capsule_part[capsule])
             x = left + 1.6 * unit * number
             pen.ellipse(
                 (x, bottom - unit, x + unit, bottom),
@@ -151,11 +136,3 @@ def font(size: float) -> ImageFont.FreeTypeFont:
     found = ImageFont.load_default(max(8.0, size))
     assert isinstance(found, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return found
-
-
-@lru_cache(maxsize=64)
-def label(text: str) -> np.ndarray:
-    """Coverage (64, 128) in 0..1 of a text that is painted on the ground."""
-    picture = Image.new("L", (128, 64))
-    ImageDraw.Draw(picture).text((64, 33), text, 255, font(42), anchor="mm")
-    return np.asarray(picture, dtype=np.float32) / 255
