@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from math import isfinite
 from typing import Any
@@ -45,88 +45,93 @@ class Diagnosis:
     model: BaseModel | None
 
 
+@dataclass(frozen=True)
+class _Around:
+    """What surrounds a table: the whole it is a section of, where, and what else it could be, by kind."""
+
+    whole: Model
+    path: tuple[str, ...] = ()
+    kinds: Mapping[str, Model] = field(default_factory=dict)
+    entry_keys: tuple[str, ...] = ()
+
+
 def diagnose(model: Model, table: Mapping[str, Any], entry_keys: Iterable[str] = ()) -> Diagnosis:
     """All mistakes of a table. `entry_keys` are further names a user might have meant (for suggestions only)."""
-    findings: list[Finding] = []
-    values = _choose_kinds(model, table, findings)
-    built, errors = _validate(model, values)
-    if built is not None and not findings:
-        return Diagnosis(values, findings, built)
-    for error in errors[: MAX_PROBLEMS + 1]:
-        findings.append(_finding(model, values, error, tuple(entry_keys)))
-    findings = _without_echoes(findings)
-    for finding in findings:
-        # A wrong kind has already been replaced by the one that was probably meant; whole lists go, not elements.
-        if not finding.missing and finding.path[-1] != "kind":
-            _remove(values, finding.path)
-    built, _ = _validate(model, values)
-    return Diagnosis(values, findings, built)
+    return _diagnose(model, table, _Around(model, entry_keys=tuple(entry_keys)))
 
 
-def _validate(model: Model, values: dict[str, Any]) -> tuple[BaseModel | None, list[Any]]:
-    try:
-        return model.model_validate(values), []
-    except ValidationError as error:
-        return None, list(error.errors(include_url=False, include_context=True, include_input=False))
-
-
-def _choose_kinds(model: Model, table: Mapping[str, Any], findings: list[Finding]) -> dict[str, Any]:
-    """A copy in which every section has a valid kind, so that its other keys can be judged too."""
+def _diagnose(model: Model, table: Mapping[str, Any], around: _Around) -> Diagnosis:
+    """Sections first, each by itself, so that a mistake in one hides none in another."""
     values = dict(table)
+    findings: list[Finding] = []
+    sections: dict[str, BaseModel | None] = {}
     for key in model.model_fields:
-        options = fields.variants(model, key)
         section = values.get(key)
-        if not options or not isinstance(section, dict):
-            continue
-        section = dict(section)
-        if "" not in options:
-            kind = section.get("kind", fields.default_kind(model, key))
-            if not (isinstance(kind, str) and kind in options):
-                allowed = " or ".join(f'"{option}"' for option in options)
-                missing = "kind" not in section
-                message = f"required key is missing: {allowed}" if missing else f"must be {allowed}"
-                hint = did_you_mean(kind, options) if isinstance(kind, str) else ""
-                findings.append(Finding((key, "kind"), section.get("kind"), message, hint, missing=missing))
-                kind = _probable_kind(options, kind, section)
-            section["kind"] = kind
-        chosen = fields.section_class(model, key, section)
-        assert chosen is not None
-        inner: list[Finding] = []
-        values[key] = _choose_kinds(chosen, section, inner)
-        findings.extend(replace(f, path=(key, *f.path)) for f in inner)
-    return values
+        if (options := fields.variants(model, key)) and isinstance(section, dict):
+            here = (*around.path, key)
+            section, wrong_kind = _with_kind(section, options, fields.default_kind(model, key), here)
+            chosen = fields.section_class(model, key, section)
+            assert chosen is not None
+            kinds = {} if "" in options else options
+            inner = _diagnose(chosen, section, _Around(around.whole, here, kinds))
+            findings += [*wrong_kind, *inner.findings]
+            values[key], sections[key] = inner.values, inner.model
+    built, errors = _validate(model, values, sections)
+    own = [_finding(model, values, error, around) for error in errors[: MAX_PROBLEMS + 1]]
+    if not own:
+        return Diagnosis(values, findings, built)
+    own = _without_echoes(own)
+    for finding in own:
+        if finding.path == around.path:  # the table as a whole
+            return Diagnosis({}, [*findings, *own], None)
+        if not finding.missing:
+            values.pop(str(finding.path[len(around.path)]), None)  # whole lists and tables go, not elements
+    return Diagnosis(values, [*findings, *own], _validate(model, values, sections)[0])
 
 
-def _probable_kind(options: Mapping[str, Model], kind: Any, section: Mapping[str, Any]) -> str:
-    meant = nearest(kind, options) if isinstance(kind, str) else None
-    if meant is not None:
-        return meant
-    return max(options, key=lambda option: sum(key in options[option].model_fields for key in section))
+def _validate(
+    model: Model, values: Mapping[str, Any], sections: Mapping[str, BaseModel | None]
+) -> tuple[BaseModel | None, list[Any]]:
+    """The model of the values and of its sections, which are built already; of one that is not, nothing is said."""
+    ready = {**values, **{key: built for key, built in sections.items() if key in values}}
+    unbuilt = {key for key, built in sections.items() if built is None}
+    try:
+        return model.model_validate({key: value for key, value in ready.items() if key not in unbuilt}), []
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=True, include_input=False)
+        return None, [one for one in errors if one["loc"][:1] == () or one["loc"][0] not in unbuilt]
 
 
-def _locate(model: Model, values: Any, loc: tuple[Any, ...]) -> tuple[Path, Model, str, Any]:
-    """Pydantic's location as our path (without tags of variants), the class and name of the field, and its value."""
+def _with_kind(
+    section: Mapping[str, Any], options: Mapping[str, Model], default: str | None, path: tuple[str, ...]
+) -> tuple[dict[str, Any], list[Finding]]:
+    """The section with a valid kind, so that its other keys can be judged too, and what was wrong with its own."""
+    if "" in options:
+        return dict(section), []
+    kind = section.get("kind", default)
+    if isinstance(kind, str) and kind in options:
+        return {**section, "kind": kind}, []
+    allowed = " or ".join(f'"{option}"' for option in options)
+    missing = "kind" not in section
+    message = f"required key is missing: {allowed}" if missing else f"must be {allowed}"
+    hint = did_you_mean(kind, options) if isinstance(kind, str) else ""
+    finding = Finding((*path, "kind"), section.get("kind"), message, hint, missing=missing)
+    probable = nearest(kind, options) if isinstance(kind, str) else None
+    if probable is None:
+        probable = max(options, key=lambda option: sum(key in options[option].model_fields for key in section))
+    return {**section, "kind": probable}, [finding]
+
+
+def _locate(table: Mapping[str, Any], loc: Iterable[str | int]) -> tuple[Path, Any]:
+    """Pydantic's location as our path, without tags of variants and elements that are not there, and its value."""
     path: list[str | int] = []
-    owner, field, in_field = model, "", False
-    rest = list(loc)
-    while rest:
-        part = rest.pop(0)
-        found = _inside(values, part)
-        if in_field and found is None:
-            continue  # the tag of a variant inside a field, or an element that is not there
-        path.append(part)
-        options = {} if in_field else fields.variants(owner, str(part))
-        if not in_field:
-            field = str(part)
-        values = found
-        if options and isinstance(values, dict) and rest:
-            if "" not in options:
-                rest.pop(0)
-            if rest:
-                owner = fields.section_class(owner, field, values) or owner
-        elif not options:
-            in_field = True
-    return tuple(path), owner, field, values
+    value: Any = table
+    for part in loc:
+        inner = _inside(value, part)
+        if not path or inner is not None:
+            path.append(part)
+            value = inner
+    return tuple(path), value
 
 
 def _inside(values: Any, part: Any) -> Any:
@@ -137,16 +142,17 @@ def _inside(values: Any, part: Any) -> Any:
     return None
 
 
-def _finding(model: Model, values: dict[str, Any], error: Any, entry_keys: tuple[str, ...]) -> Finding:
-    path, owner, name, value = _locate(model, values, error["loc"])
+def _finding(owner: Model, table: dict[str, Any], error: Any, around: _Around) -> Finding:
+    inner, value = _locate(table, error["loc"])
+    path = (*around.path, *inner)
     if error["type"] == "extra_forbidden":
-        beside = reduce(_inside, path[:-1], values)
-        return _unknown_key(model, owner, path, value, beside, entry_keys)
+        return _unknown_key(owner, path, value, reduce(_inside, inner[:-1], table), around)
     if error["type"] in ("value_error", "assertion_error"):  # a validator of an extension's section
         return Finding(path, value, str(error["ctx"]["error"]))
+    name = str(inner[0])
     allowed = fields.allowed(owner, name)
     if error["type"] == "missing" and value is None:
-        hint = f"add {name} to the table {'.'.join(str(part) for part in path[:-1]) or 'itself'}"
+        hint = f"add {name} to the table {'.'.join(around.path) or 'itself'}"
         return Finding(path, None, f"required key is missing: {allowed}", hint, missing=True)
     hint = ""
     message = f"must be {allowed}, not {_kind_of(value)}"
@@ -161,9 +167,9 @@ def _finding(model: Model, values: dict[str, Any], error: Any, entry_keys: tuple
         hint = f"write {value:.0f} without the decimal point"
     if not hint and not owner.model_fields[name].is_required() and not fields.variants(owner, name):
         default = owner.model_fields[name].default
-        hint = (
-            "leave it out if it is not meant" if default is None else f"leave it out for the default, {show(default)}"
-        )
+        hint = "leave it out if it is not meant"
+        if default is not None:
+            hint = f"leave it out for the default, {show(default)}"
     return Finding(path, value, message, hint)
 
 
@@ -209,45 +215,27 @@ def _kind_of(value: Any) -> str:
     return show(value)
 
 
-def _unknown_key(
-    model: Model, owner: Model, path: Path, value: Any, beside: Mapping[str, Any], entry_keys: tuple[str, ...]
-) -> Finding:
-    name, section = str(path[-1]), [str(part) for part in path[:-1]]
-    for kind, option in _siblings(model, section).items():
+def _unknown_key(owner: Model, path: Path, value: Any, beside: Mapping[str, Any], around: _Around) -> Finding:
+    name = str(path[-1])
+    for kind, option in around.kinds.items():
         if name in option.model_fields and option is not owner:
-            message = f'only known where {".".join(section)}.kind = "{kind}"'
+            message = f'only known where {".".join(around.path)}.kind = "{kind}"'
             return Finding(path, value, message, "remove it, or change the kind", at_key=True)
     meant = nearest(name, owner.model_fields) or ""
     if meant in beside:
         meant = ""  # it is there already
-    known = list(owner.model_fields) + (list(entry_keys) if not section else [])
-    elsewhere = [key for key in fields.dotted_keys(model) if key.rsplit(".", 1)[-1] == name]
+    known = [*owner.model_fields, *around.entry_keys]
+    dotted = fields.dotted_keys(around.whole)
+    elsewhere = [key for key in dotted if key.rsplit(".", 1)[-1] == name]
     hint = f"did you mean `{elsewhere[0]}`?" if elsewhere else did_you_mean(name, known)
     if not hint:
-        leaves = {key.rsplit(".", 1)[-1]: key for key in fields.dotted_keys(model)}
+        leaves = {key.rsplit(".", 1)[-1]: key for key in dotted}
         match = nearest(name, leaves)
         hint = f"did you mean `{leaves[match]}`?" if match else f"known here: {', '.join(known)}"
     return Finding(path, value, "unknown key", hint, at_key=True, meant=meant)
-
-
-def _siblings(model: Model, section: list[str]) -> Mapping[str, Model]:
-    if len(section) != 1:
-        return {}
-    options = fields.variants(model, section[0])
-    return {} if "" in options else options
 
 
 def _without_echoes(findings: list[Finding]) -> list[Finding]:
     """A misspelt required key is one mistake, not an unknown key and a missing one."""
     meant = {(*f.path[:-1], f.meant) for f in findings if f.meant}
     return [f for f in findings if not (f.missing and f.path in meant)]
-
-
-def _remove(values: dict[str, Any], path: Path) -> None:
-    """Take a key out of nested tables; of a list, the whole list."""
-    names = [part for part in path if isinstance(part, str)]
-    table: Any = values
-    for name in names[:-1]:
-        table = table.get(name) if isinstance(table, dict) else None
-    if isinstance(table, dict):
-        table.pop(names[-1], None)
