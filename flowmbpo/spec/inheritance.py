@@ -5,7 +5,7 @@ Knows the shape of sections (a section of another `kind` is replaced, not merged
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,21 +72,15 @@ class Inherited:
         inside = (origin for known, origin in self.origins.items() if known[: len(path)] == path)
         return self.origins.get(path) or next(inside, DEFAULT)
 
-    def forget_what_is_gone(self) -> None:
-        """Drop the origins of values that were taken out."""
-        self.origins = {path: origin for path, origin in self.origins.items() if _holds(self.values, path)}
+    def without_what_is_gone(self) -> Inherited:
+        """Without the origins of values that are not there."""
+        there = set(_leaves(self.values))
+        self.origins = {path: origin for path, origin in self.origins.items() if path in there}
+        return self
 
     def is_unsound(self, path: tuple[str | int, ...]) -> bool:
         """Whether this key, or a table around it, was refused already."""
         return any(path[:length] in self.unsound for length in range(len(path) + 1))
-
-
-def _holds(values: Any, path: Path) -> bool:
-    for part in path:
-        if not isinstance(values, dict) or part not in values:
-            return False
-        values = values[part]
-    return True
 
 
 def ancestry(parents: Mapping[str, str | None]) -> tuple[list[str], list[list[str]], list[str]]:
@@ -117,36 +111,36 @@ def ancestry(parents: Mapping[str, str | None]) -> tuple[list[str], list[list[st
     return order, cycles, too_long
 
 
+def _leaves(table: Mapping[str, Any], path: Path = ()) -> Iterator[Path]:
+    """The paths of all values in nested tables."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
 def merge(model: Model, base: Inherited, layer: Layer) -> Inherited:
     """The base with the layer's own values on top, table by table."""
-    origins = dict(base.origins)
-    unsound = set(base.unsound)
-    values = _merge(model, base.values, layer.values, (), layer, origins, unsound)
-    return Inherited(values, origins, unsound)
+    replaced: list[Path] = []
+    values = _merge(model, base.values, layer.values, (), replaced)
+    own = {path: layer.origin(path) for path in _leaves(layer.values)}
+    unsound = {path for path in base.unsound if not any(path[: len(known)] == known for known in replaced)}
+    return Inherited(values, base.origins | own, unsound).without_what_is_gone()
 
 
 def _merge(
-    model: Model,
-    base: Mapping[str, Any],
-    own: Mapping[str, Any],
-    path: Path,
-    layer: Layer,
-    origins: dict[Path, Origin],
-    unsound: set[Path],
+    model: Model, base: Mapping[str, Any], own: Mapping[str, Any], path: Path, replaced: list[Path]
 ) -> dict[str, Any]:
     merged = dict(base)
     for key, value in own.items():
-        here = (*path, key)
-        inherited = base.get(key)
+        here, inherited = (*path, key), base.get(key)
         if isinstance(value, dict) and isinstance(inherited, dict) and not _other_kind(model, key, inherited, value):
             inner = fields.section_class(model, key, {**inherited, **value}) or model
-            merged[key] = _merge(inner, inherited, value, here, layer, origins, unsound)
-            continue
-        if key in base:
-            _forget(origins, here)
-        unsound -= {known for known in unsound if known[: len(here)] == here}
-        merged[key] = value
-        _note(origins, here, value, layer)
+            merged[key] = _merge(inner, inherited, value, here, replaced)
+        else:
+            merged[key] = value
+            replaced.append(here)
     return merged
 
 
@@ -155,16 +149,3 @@ def _other_kind(model: Model, key: str, inherited: Mapping[str, Any], own: Mappi
     if not options or "" in options or "kind" not in own:
         return False
     return bool(own["kind"] != inherited.get("kind", fields.default_kind(model, key)))
-
-
-def _forget(origins: dict[Path, Origin], path: Path) -> None:
-    for known in [known for known in origins if known[: len(path)] == path]:
-        del origins[known]
-
-
-def _note(origins: dict[Path, Origin], path: Path, value: Any, layer: Layer) -> None:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _note(origins, (*path, key), inner, layer)
-    else:
-        origins[path] = layer.origin(path)

@@ -60,7 +60,7 @@ def resolve(
             merged.unsound.add(path)
     merged.values = diagnosis.values
     if not sound:
-        merged.forget_what_is_gone()
+        merged.without_what_is_gone()
     spec = diagnosis.model if isinstance(diagnosis.model, Experiment) else None
     if whole:
         apply_rules(name, merged, spec, layer, collector)
