@@ -7,15 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import JsonOption, TrackingOption, parse_pairs
+from flowmbpo.cli.options import JsonOption, RunArgument, TrackingOption, parse_pairs
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.reader import open_reader, select_run
 from flowmbpo.tracking.records import USABLE_TAG, WHY_TAG
-
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Run id, its beginning, or NAME/seed-N.", autocompletion=names_and_run_ids)
-]
 
 
 def note(

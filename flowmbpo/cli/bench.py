@@ -7,19 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.options import DeviceOption, JsonOption, NameArgument, RegistryOption, SetOption, TrackingOption
+from flowmbpo.cli.options import (
+    DeviceOption,
+    JsonOption,
+    NameArgument,
+    RegistryOption,
+    SetOption,
+    with_common_options,
+)
 
 bench = typer.Typer(no_args_is_help=True, help="Measure this machine.")
 
 
 @bench.command("sim")
+@with_common_options
 def sim(
     num_envs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Environments side by side.")] = 1024,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600.0, help="How long to measure.")] = 5.0,
     gradients: Annotated[bool, typer.Option("--gradients", help="Differentiate 16-step rollouts too.")] = False,
     device: DeviceOption = "auto",
-    registry: RegistryOption = None,
-    tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Control steps per second of the Ant simulator."""
@@ -30,13 +36,13 @@ def sim(
 
 
 @bench.command("train")
+@with_common_options
 def train(
     name: NameArgument,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Epochs to measure, after one to warm up.")] = 3,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
     registry: RegistryOption = None,
-    tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Seconds per epoch and phase, memory, and how much of the time the matrix products alone need."""
@@ -51,11 +57,10 @@ def train(
 
 
 @bench.command("log")
+@with_common_options
 def log(
     points: Annotated[int, typer.Option(min=1, max=100_000, help="Points to log.")] = 60,
     interval: Annotated[float, typer.Option(min=0.001, max=60.0, help="Seconds between points.")] = 0.5,
-    registry: RegistryOption = None,
-    tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What logging to MLflow takes from training."""
@@ -68,10 +73,6 @@ def _show(title: str, document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         tables.print_json(document)
         return
-    rows: list[tuple[str, Any]] = []
-    for key, value in document.items():
-        if isinstance(value, dict):
-            rows += [(f"{key}.{inner}", item) for inner, item in value.items()]
-        else:
-            rows.append((key, value))
+    nested = {key: value if isinstance(value, dict) else {"": value} for key, value in document.items()}
+    rows = [(f"{key}.{inner}".rstrip("."), item) for key, found in nested.items() for inner, item in found.items()]
     tables.print_table(title, ["figure", "value"], rows, right=["value"])

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import streams
-from flowmbpo.cli.completion import experiment_names, spec_keys
+from flowmbpo.cli.completion import experiment_names, names_and_run_ids, spec_keys
 from flowmbpo.errors import UserError
 
 RegistryOption = Annotated[
@@ -40,6 +40,14 @@ SetOption = Annotated[
 ]
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")]
 NameArgument = Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Run id, its beginning, NAME/seed-N, or an experiment: its newest run.",
+        autocompletion=names_and_run_ids,
+    ),
+]
 NamesArgument = Annotated[
     list[str] | None, typer.Argument(help="Experiments or aliases.", autocompletion=experiment_names)
 ]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import CheckpointOption, DeviceOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import CheckpointOption, DeviceOption, RegistryOption, RunArgument, TrackingOption
 from flowmbpo.runs.files import check_output
 from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
 from flowmbpo.tracking.reader import open_reader
@@ -21,12 +20,7 @@ SUFFIXES = (".html", ".mp4", ".gif")
 
 
 def render(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_ID|NAME", help="A run, or the newest one of an experiment.", autocompletion=names_and_run_ids
-        ),
-    ],
+    run: RunArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html|.mp4|.gif", help="Where it goes.")],
     which: CheckpointOption = "best",
     seed: Annotated[

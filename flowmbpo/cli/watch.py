@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from flowmbpo.cli import curve, streams, tables
-from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import TrackingOption
+from flowmbpo.cli.options import RunArgument, TrackingOption
 from flowmbpo.cli.patience import patiently
 from flowmbpo.cli.progress import duration
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EPOCH, EVALUATED_REWARD
@@ -22,12 +21,7 @@ _HEIGHT = 14
 
 
 def watch(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_ID|NAME", help="A run, or the newest one of an experiment.", autocompletion=names_and_run_ids
-        ),
-    ],
+    run: RunArgument,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
     tracking_uri: TrackingOption = None,
 ) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Template
 
 from flowmbpo.runs.episode import Episode
 from flowmbpo.runs.files import output_file
@@ -39,17 +39,7 @@ def replay_html(episode: Episode) -> str:
         "script": "".join(_read(name) for name in _SCRIPTS),
         "recording": script_json(document(episode)),
     }
-    return fill(_read("page.html"), parts)
-
-
-def fill(template: str, parts: Mapping[str, str]) -> str:
-    """Put each part where `{{name}}` stands; what is put in is never searched again."""
-    first, *rest = template.split("{{")
-    pieces = [first]
-    for piece in rest:
-        name, _, text = piece.partition("}}")
-        pieces += [parts[name], text]
-    return "".join(pieces)
+    return Template(_read("page.html"), keep_trailing_newline=True).render(parts)
 
 
 def script_json(value: Any) -> str:
