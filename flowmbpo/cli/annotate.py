@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,7 +53,7 @@ def tag(
     _say({"run_id": found.run_id, "name": found.run_name, "tags": {**found.user_tags, **given}}, as_json)
 
 
-def _say(document: dict[str, Any], as_json: bool) -> None:
+def _say(document: tables.Row, as_json: bool) -> None:
     if as_json:
         tables.print_json(document)
     else:

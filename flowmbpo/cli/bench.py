@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 import typer
 
@@ -69,7 +70,7 @@ def log(
     _show("logging", measure_logging(points, interval), as_json)
 
 
-def _show(title: str, document: dict[str, Any], as_json: bool) -> None:
+def _show(title: str, document: Mapping[str, object], as_json: bool) -> None:
     if as_json:
         tables.print_json(document)
         return

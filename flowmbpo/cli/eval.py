@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowmbpo.training.reevaluation import Reevaluation, Reevaluator
 
 _SUBSTEPS, _WRITE = r"[1-9]\d{0,2}|1000", "a whole number from 1 to 1000, as in --substeps 1,2,4,8"
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def evaluate(

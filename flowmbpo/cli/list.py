@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import JsonOption, RegistryOption
@@ -29,7 +29,7 @@ def list_experiments(registry: RegistryOption = None, as_json: JsonOption = Fals
     tables.say("size: nominal, of the family; built: parameters of the world model. `flowmbpo show NAME` has the rest.")
 
 
-def _row(registry: Registry, name: str) -> dict[str, Any]:
+def _row(registry: Registry, name: str) -> dict[str, object]:
     from flowmbpo.spec.parameters import count_parameters
 
     spec = registry.resolve(name).spec

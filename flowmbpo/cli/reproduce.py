@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -71,7 +71,7 @@ def _show(recipe: Recipe) -> None:
             tables.say(f"{title}: {line}")
 
 
-def _document(outcome: Outcome) -> dict[str, Any]:
+def _document(outcome: Outcome) -> dict[str, object]:
     keys = ("metric", "step", "then", "now")
     return {
         "equal": outcome.equal,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,7 +42,7 @@ def show(
     print_problems(resolved.warnings)
 
 
-def _document(registry: Registry, resolved: ResolvedExperiment) -> dict[str, Any]:
+def _document(registry: Registry, resolved: ResolvedExperiment) -> dict[str, object]:
     from flowmbpo.spec.estimates import estimate
     from flowmbpo.spec.identity import spec_hash
     from flowmbpo.spec.parameters import count_parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -41,5 +41,5 @@ def validate(
     )
 
 
-def _document(errors: list[dict[str, Any]], warnings: list[dict[str, Any]]) -> dict[str, Any]:
+def _document(errors: list[dict[str, object]], warnings: list[dict[str, object]]) -> dict[str, object]:
     return {"valid": not errors, "errors": errors, "warnings": warnings}

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowmbpo.errors import UserError
-from flowmbpo.reports.differences import spec_difference, stale_runs
+from flowmbpo.reports.differences import Entry, spec_difference, stale_runs
 from flowmbpo.reports.known import Known, as_registry, known_experiments
 from flowmbpo.reports.rows import EVALUATED, TRAINED, Row, RunFigures, make_row, run_figures
 from flowmbpo.reports.verdicts import Verdict, judge_all
@@ -40,19 +40,19 @@ class Comparison:
     """
 
     rows: list[Row]
-    spec_diff: dict[str, dict[str, Any]] = field(default_factory=dict)
+    spec_diff: dict[str, dict[str, object]] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
-    missing: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[dict[str, Any]] = field(default_factory=list)
-    running: list[dict[str, Any]] = field(default_factory=list)
-    stale: list[dict[str, Any]] = field(default_factory=list)
-    set_aside: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[Entry] = field(default_factory=list)
+    failed: list[Entry] = field(default_factory=list)
+    running: list[Entry] = field(default_factory=list)
+    stale: list[Entry] = field(default_factory=list)
+    set_aside: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: dict[str, list[RunFigures]] = field(default_factory=dict, repr=False)
     curves: pd.DataFrame | None = field(default=None, repr=False)
     _subset: Callable[[Sequence[str]], Comparison] | None = field(default=None, repr=False)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """JSON-able data."""
         as_they_are = ("missing", "failed", "running", "stale", "set_aside", "notes")
         return {
@@ -144,7 +144,7 @@ def _assemble(
 
 def _select(selectors: list[str], runs: Sequence[RunRecord], known: Mapping[str, Known]) -> list[_Group]:
     """For each row its runs; aliases become names, doubles disappear."""
-    aliases = {alias: name for name, about in known.items() for alias in about.aliases}
+    aliases = {alias: name for name, about in known.items() for alias in about.spec.aliases}
     names = {run.name for run in runs}
     labels = Counter(run.run_name for run in runs)
     found: dict[str, _Group] = {}
@@ -188,11 +188,11 @@ def _counts(runs: Sequence[RunRecord]) -> str:
     return ", ".join(words) or "no runs"
 
 
-def _missing(groups: Sequence[_Group]) -> list[dict[str, Any]]:
+def _missing(groups: Sequence[_Group]) -> list[Entry]:
     """Experiments without a finished run, and seeds that other rows have finished but this one has not."""
     done = {group.name: {run.seed for run in group.counted} for group in groups}
     wanted = sorted({seed for seeds in done.values() for seed in seeds if seed is not None})
-    missing: list[dict[str, Any]] = []
+    missing: list[Entry] = []
     for group in groups:
         if not done[group.name]:
             missing.append({"name": group.name, "seed": None, "reason": f"none finished ({_counts(group.runs)})"})
@@ -204,7 +204,7 @@ def _missing(groups: Sequence[_Group]) -> list[dict[str, Any]]:
     return missing
 
 
-def _named(run: RunRecord) -> dict[str, Any]:
+def _named(run: RunRecord) -> Entry:
     return {
         "run_id": run.run_id,
         "name": run.name,

@@ -10,32 +10,35 @@ from flowmbpo.reports.known import Known, parse_param
 from flowmbpo.spec.identity import NOT_IDENTITY
 from flowmbpo.tracking.records import RunRecord
 
+Entry = dict[str, Any]
+"""A run that a comparison leaves out or doubts, for its JSON document."""
 
-def stale_runs(runs: Sequence[RunRecord], known: Mapping[str, Known]) -> list[dict[str, Any]]:
+
+def stale_runs(runs: Sequence[RunRecord], known: Mapping[str, Known]) -> list[Entry]:
     """Runs whose spec is not the one that the registry gives their name today, with the keys that changed."""
-    stale = []
+    stale: list[Entry] = []
     for run in runs:
         about, digest = known.get(run.name), run.tags.get("flowmbpo.spec_hash")
         if about is None or digest is None or digest == about.spec_hash:
             continue
         logged = _spec(run)
         changed = {
-            key: {"run": logged.get(key), "registry": about.spec.get(key)}
-            for key in (dict.fromkeys([*logged, *about.spec]) if logged else ())
-            if logged.get(key) != about.spec.get(key)
+            key: {"run": logged.get(key), "registry": about.values.get(key)}
+            for key in (dict.fromkeys([*logged, *about.values]) if logged else ())
+            if logged.get(key) != about.values.get(key)
         }
         stale.append({"run_id": run.run_id, "name": run.name, "seed": run.seed, "changed": changed})
     return stale
 
 
-def _spec(run: RunRecord) -> dict[str, Any]:
+def _spec(run: RunRecord) -> dict[str, object]:
     """The run's spec as it was logged, without labels."""
     return {key: parse_param(text) for key, text in run.params.items() if key.split(".")[0] not in NOT_IDENTITY}
 
 
-def spec_difference(groups: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, Any]]:
+def spec_difference(groups: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, object]]:
     """Dotted key -> row -> value, where not all runs agree; {"mixed": [...]} where those of one row do not."""
-    values: dict[str, dict[str, list[Any]]] = {}
+    values: dict[str, dict[str, list[object]]] = {}
     for name, runs in groups.items():
         specs = [_spec(run) for run in runs]
         for key in {key for spec in specs for key in spec}:

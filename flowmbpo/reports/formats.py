@@ -11,9 +11,11 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from flowmbpo.reports.differences import Entry
 from flowmbpo.reports.rows import EVALUATED, Row
+from flowmbpo.spec.schema import ExpectedSpec
 
 if TYPE_CHECKING:
     from flowmbpo.reports.comparison import Comparison
@@ -79,19 +81,19 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
-def expectation(expected: dict[str, Any] | None) -> str:
+def expectation(expected: ExpectedSpec | None) -> str:
     """`1,200–1,400, stability high`: what the author wrote down before the run."""
-    if not expected:
+    if expected is None:
         return NOTHING
     parts = []
-    if span := expected.get("peak_reward"):
+    if span := expected.peak_reward:
         parts.append(reward(span[0]) if span[0] == span[1] else f"{reward(span[0])}–{reward(span[1])}")
-    if stability := expected.get("stability"):
-        parts.append(f"stability {stability}")
-    return ", ".join(parts) or str(expected.get("note") or NOTHING)
+    if expected.stability:
+        parts.append(f"stability {expected.stability}")
+    return ", ".join(parts) or expected.note or NOTHING
 
 
-def value(item: Any) -> str:
+def value(item: object) -> str:
     """A value of a spec; None is a key that the other kind of model does not have."""
     if item is None:
         return NOTHING
@@ -114,13 +116,12 @@ def _until(row: Row, level: int) -> str:
 
 
 def _earlier(row: Row) -> str:
-    peaks = [reference["peak_reward"] for reference in row.earlier if "peak_reward" in reference]
+    peaks = [reference.peak_reward for reference in row.earlier if reference.peak_reward is not None]
     return reward(max(peaks, default=None))
 
 
 def _published(row: Row) -> str:
-    best = row.published
-    return f"{reward(best['final_reward'])} ({best['key']})" if best and "final_reward" in best else NOTHING
+    return f"{reward(row.published.result.final_reward)} ({row.published.key})" if row.published else NOTHING
 
 
 def _params(row: Row) -> str:
@@ -195,12 +196,12 @@ def remarks(comparison: Comparison, *, verdicts: bool = True) -> list[str]:
     return lines
 
 
-def _run(entry: dict[str, Any]) -> str:
+def _run(entry: Entry) -> str:
     name = entry["name"] if entry["seed"] is None else f"{entry['name']}/seed-{entry['seed']}"
     return f"{name} ({entry['run_id'][:8]})" if "run_id" in entry else name
 
 
-def _stale(entries: Sequence[dict[str, Any]]) -> list[str]:
+def _stale(entries: Sequence[Entry]) -> list[str]:
     """One text per experiment: how many runs, and what changed since."""
     texts = []
     for name in dict.fromkeys(entry["name"] for entry in entries):
@@ -281,7 +282,7 @@ def to_csv(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-def _plain(item: Any) -> Any:
+def _plain(item: object) -> object:
     if isinstance(item, str) and item[:1] in ("=", "+", "@", "\t"):
         return "'" + item  # a spreadsheet would run it as a formula
     return json.dumps(item) if isinstance(item, list | tuple | dict) else item

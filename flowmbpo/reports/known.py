@@ -6,9 +6,11 @@ Not here: what was measured (`rows`).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,20 +22,34 @@ from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.records import RunRecord
 
 
+class Published(NamedTuple):
+    """A published result and its key in the registry."""
+
+    key: str
+    result: PublishedReference
+
+
 @dataclass(frozen=True)
 class Known:
-    """One experiment of today's registry. `spec` holds its values by dotted key, as JSON has them."""
+    """One experiment of today's registry, what was reached before with its settings, and the result to beat."""
 
-    name: str
-    description: str = ""
-    aliases: tuple[str, ...] = ()
-    spec: dict[str, Any] = field(default_factory=dict)
-    spec_hash: str = ""
-    nominal_params: str | None = None
-    params: ParameterCounts | None = None
-    expected: dict[str, Any] | None = None
-    earlier: tuple[dict[str, Any], ...] = ()
-    published: dict[str, Any] | None = None
+    spec: Experiment
+    earlier: tuple[EarlierReference, ...] = ()
+    published: Published | None = None
+
+    @cached_property
+    def values(self) -> Mapping[str, object]:
+        """Its identity by dotted key, as JSON has it."""
+        found: Mapping[str, object] = json.loads(json.dumps(identity(self.spec)))
+        return found
+
+    @cached_property
+    def spec_hash(self) -> str:
+        return spec_hash(self.spec)
+
+    @cached_property
+    def params(self) -> ParameterCounts:
+        return count_parameters(self.spec)
 
 
 def as_registry(registry: Registry | Path | None) -> Registry:
@@ -48,24 +64,10 @@ def known_experiments(registry: Registry) -> dict[str, Known]:
 
 def _known(registry: Registry, name: str) -> Known:
     spec = registry.resolve(name).spec
-    expected = {key: value for key, value in spec.expected.model_dump(mode="json").items() if value not in (None, "")}
     references = registry.references.values()
-    return Known(
-        name=name,
-        description=spec.description,
-        aliases=spec.aliases,
-        spec=json.loads(json.dumps(identity(spec))),
-        spec_hash=spec_hash(spec),
-        nominal_params=spec.family or None,
-        params=count_parameters(spec),
-        expected=expected or None,
-        earlier=tuple(
-            reference.model_dump(mode="json", exclude_none=True)
-            for reference in references
-            if isinstance(reference, EarlierReference) and reference.experiment == name
-        ),
-        published=_best_published(registry, spec.env.kind),
-    )
+    earlier = tuple(one for one in references if isinstance(one, EarlierReference) and one.experiment == name)
+    measured = (Published(*item) for item in published(registry, spec.env.kind).items())
+    return Known(spec, earlier, next((one for one in measured if one.result.final_reward is not None), None))
 
 
 def published(registry: Registry, env: str = "ant") -> dict[str, PublishedReference]:
@@ -76,14 +78,6 @@ def published(registry: Registry, env: str = "ant") -> dict[str, PublishedRefere
         if isinstance(reference, PublishedReference) and reference.env == env
     }
     return dict(sorted(found.items(), key=lambda item: -(item[1].final_reward or float("-inf"))))
-
-
-def _best_published(registry: Registry, env: str) -> dict[str, Any] | None:
-    """The result to beat: the highest published mean over seeds."""
-    for key, reference in published(registry, env).items():
-        if reference.final_reward is not None:
-            return {"key": key, **reference.model_dump(mode="json", exclude_none=True)}
-    return None
 
 
 def params_of(run: RunRecord, known: Known | None) -> ParameterCounts | None:
@@ -105,7 +99,7 @@ def params_of(run: RunRecord, known: Known | None) -> ParameterCounts | None:
         return known.params if known else None
 
 
-def parse_param(text: str) -> Any:
+def parse_param(text: str) -> object:
     """The value behind a logged param: JSON where it is JSON, else the text."""
     try:
         return json.loads(text)

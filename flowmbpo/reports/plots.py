@@ -13,6 +13,7 @@ import numpy as np
 from flowmbpo.reports import formats
 from flowmbpo.reports.comparison import Comparison
 from flowmbpo.reports.figure_style import COLOURS, MUTED, PAPER, PICTURES, save, styled
+from flowmbpo.reports.known import Published
 from flowmbpo.reports.rows import TRAINED
 from flowmbpo.reports.statistics import THRESHOLDS, band, is_finite
 from flowmbpo.runs.files import check_output
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Look = dict[str, Any]  # what Matplotlib takes
 Axis = Literal["env_steps", "seconds"]
 
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
@@ -43,7 +45,7 @@ class Series:
     imported: bool = False
 
     @property
-    def look(self) -> dict[str, Any]:
+    def look(self) -> Look:
         count = len(COLOURS)
         dashes = ":" if self.imported else _DASHES[self.place // count % len(_DASHES)]  # as published curves
         return {"color": COLOURS[self.place % count], "linestyle": dashes}
@@ -104,7 +106,7 @@ def curves_figure(
         return figure
 
 
-def evaluated_figure(comparison: Comparison, best: Mapping[str, Any] | None) -> Figure:
+def evaluated_figure(comparison: Comparison, best: Published | None) -> Figure:
     """Evaluated R of every row: IQM with its 95% interval, a dot per run, and the published result where it is near."""
     rows = [row for row in comparison.rows if row.eval_reward is not None]
     with styled() as new_figure:
@@ -118,10 +120,12 @@ def evaluated_figure(comparison: Comparison, best: Mapping[str, Any] | None) -> 
             if row.eval_low is not None and row.eval_high is not None:
                 axes.plot([row.eval_low, row.eval_high], [height, height], "-", lw=5, color=colour, alpha=0.35)
             axes.plot([row.eval_reward or 0.0], [height], "D", ms=5.5, color=colour)
-        if best and best["final_reward"] < 4 * max((row.eval_reward or 0.0 for row in rows), default=0.0):
-            axes.axvline(best["final_reward"], color=MUTED, lw=1, ls=":")
-            place = (best["final_reward"], 1.0)
-            axes.annotate(best["key"], place, xycoords=("data", "axes fraction"), ha="right", va="bottom", **_small())
+        final = best.result.final_reward if best else None
+        if best and final and final < 4 * max((row.eval_reward or 0.0 for row in rows), default=0.0):
+            axes.axvline(final, color=MUTED, lw=1, ls=":")
+            axes.annotate(
+                best.key, (final, 1.0), xycoords=("data", "axes fraction"), ha="right", va="bottom", **_small()
+            )
         axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
@@ -160,7 +164,7 @@ def learning_curve_picture(
         for place, (metric, label) in enumerate(labels.items()):
             steps, values = (np.asarray(part, dtype=float) for part in history.get(metric, ((), ())))
             steps, values = steps[is_finite(values)], values[is_finite(values)]
-            style: dict[str, Any] = {"marker": "o", "ms": 4} if metric.startswith("eval/") else {}
+            style: Look = {"marker": "o", "ms": 4} if metric.startswith("eval/") else {}
             axes.plot(steps, values, color=COLOURS[place], lw=1.6, label=label if len(values) else None, **style)
         _thresholds(axes)
         _x_axis(axes, "env_steps")
@@ -177,7 +181,7 @@ def learning_curve_picture(
 def _draw(axes: Axes, series: Sequence[Series], markers: bool = False) -> None:
     singles = sum(len(one.curves) for one in series) <= _MANY
     for one in series:
-        style: dict[str, Any] = {"marker": "o", "ms": 3} if markers and len(one.curves) == 1 else {}
+        style: Look = {"marker": "o", "ms": 3} if markers and len(one.curves) == 1 else {}
         if len(one.curves) == 1:
             axes.plot(*_thin(*one.curves[0], _LINE), lw=1.5, label=f"{one.label} (n=1)", **one.look, **style)
             continue
@@ -195,7 +199,7 @@ def _thin(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarr
     return x[keep], y[keep]
 
 
-def _small() -> dict[str, Any]:
+def _small() -> Look:
     """Look of the words inside a figure: readable where they cross a line."""
     from matplotlib.patheffects import withStroke
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowmbpo.reports import statistics
-from flowmbpo.reports.known import Known, params_of
+from flowmbpo.reports.known import Known, Published, params_of
 from flowmbpo.reports.statistics import THRESHOLDS, CurveSummary
+from flowmbpo.spec.references import EarlierReference
+from flowmbpo.spec.schema import ExpectedSpec
 from flowmbpo.tracking.metrics import ENV_STEPS_PER_SECOND, EPISODE_REWARD, EVALUATED_REWARD, GRADIENT_COSINE
 from flowmbpo.tracking.records import RunRecord
 
@@ -90,16 +92,21 @@ class Row:
     params: int | None  # of the world model, which the nominal size is about
     params_total: int | None
     nominal_params: str | None
-    expected: dict[str, Any] | None
-    earlier: tuple[dict[str, Any], ...]
-    published: dict[str, Any] | None
+    expected: ExpectedSpec | None
+    earlier: tuple[EarlierReference, ...]
+    published: Published | None
     origin: str | None  # of imported runs
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """Flat JSON-able data; `env_steps_to_1200`, `seconds_to_1200`, `reached_1200` and so on for each threshold."""
         flat = asdict(self)
         flat["kind"] = "experiment" if flat.pop("is_experiment") else "run"
         flat |= flat.pop("scores")
+        written = self.expected.model_dump(mode="json") if self.expected else {}
+        flat["expected"] = {key: value for key, value in written.items() if value not in (None, "")} or None
+        flat["earlier"] = [one.model_dump(mode="json", exclude_none=True) for one in self.earlier]
+        if best := self.published:
+            flat["published"] = {"key": best.key, **best.result.model_dump(mode="json", exclude_none=True)}
         steps, seconds, reached = flat.pop("steps_to"), flat.pop("seconds_to"), flat.pop("reached")
         for level in THRESHOLDS:
             flat[f"env_steps_to_{level}"] = steps[level]
@@ -166,8 +173,8 @@ def make_row(name: str, runs: Sequence[RunFigures], known: Known | None, is_expe
         scores={score: statistics.mean(run.run.value(f"model/{score}") for run in runs) for score in SCORES},
         params=counts.world_model if counts else None,
         params_total=counts.total if counts else None,
-        nominal_params=known.nominal_params if known else None,
-        expected=known.expected if known else None,
+        nominal_params=(known.spec.family or None) if known else None,
+        expected=known.spec.expected if known else None,
         earlier=known.earlier if known else (),
         published=known.published if known else None,
         origin=runs[0].run.origin or None,

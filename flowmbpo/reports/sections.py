@@ -16,7 +16,7 @@ from flowmbpo.reports import formats, plots
 from flowmbpo.reports.comparison import Comparison
 from flowmbpo.reports.figure_style import to_svg
 from flowmbpo.reports.formats import Table
-from flowmbpo.reports.known import Known, published
+from flowmbpo.reports.known import Known, Published, published
 from flowmbpo.reports.rows import EVALUATED, TRAINED
 from flowmbpo.spec.groups import Group
 from flowmbpo.spec.references import PublishedReference
@@ -131,13 +131,12 @@ def _design(known: Sequence[Known]) -> Table:
     headings = ["name", "model", "size", "built", *_MODEL_KEYS, "epochs", "horizon", "batch", "expected", "what it is"]
     rows = []
     for about in known:
-        model = [formats.value(about.spec.get(f"world_model.{key}")) for key in _MODEL_KEYS]
-        size = f"{about.params.world_model / 1e6:.1f} M" if about.params else formats.NOTHING
-        train = [formats.value(about.spec.get(f"train.{key}")) for key in ("max_epochs", "horizon", "wm_batch_size")]
-        kind = formats.value(about.spec.get("world_model.kind"))
-        nominal = about.nominal_params or formats.NOTHING
-        expected = formats.expectation(about.expected)
-        rows.append([about.name, kind, nominal, size, *model, *train, expected, about.description])
+        spec, values = about.spec, about.values
+        model = [formats.value(values.get(f"world_model.{key}")) for key in _MODEL_KEYS]
+        size = f"{about.params.world_model / 1e6:.1f} M"
+        train = [formats.value(values[f"train.{key}"]) for key in ("max_epochs", "horizon", "wm_batch_size")]
+        nominal, expected = spec.family or formats.NOTHING, formats.expectation(spec.expected)
+        rows.append([spec.name, spec.world_model.kind, nominal, size, *model, *train, expected, spec.description])
     return Table("", headings, rows, headings)
 
 
@@ -171,7 +170,7 @@ def _curves(
     return pictures
 
 
-def _checkpoints(comparison: Comparison, places: Mapping[str, int], best: Mapping[str, Any] | None) -> list[Picture]:
+def _checkpoints(comparison: Comparison, places: Mapping[str, int], best: Published | None) -> list[Picture]:
     alt = "Evaluated R of the checkpoints over training"
     caption = "Each checkpoint in the real environment: deterministic policy, fixed seeds, full episodes."
     pictures = _picture(comparison, EVALUATED, places, "checkpoints", alt, caption, label="R (evaluated)", markers=True)

@@ -8,9 +8,9 @@ trimming, the resampling and the exact test.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -124,7 +124,7 @@ def interquartile_mean(*strata: Sequence[float]) -> Estimate:
     if not n:
         return Estimate(None, None, None, 0)
 
-    def statistic(*parts: np.ndarray, axis: int = -1) -> Any:
+    def statistic(*parts: np.ndarray, axis: int = -1) -> np.ndarray:
         from scipy.stats import trim_mean
 
         return trim_mean(np.concatenate(parts, axis), 0.25, axis)
@@ -143,7 +143,7 @@ def improvement(a: Sequence[float], b: Sequence[float]) -> Improvement:
     assert first.size, "A has no runs"
     assert second.size, "B has no runs"
 
-    def statistic(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
+    def statistic(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
         n, m = x.shape[axis], y.shape[axis]
         ranks = rankdata(np.concatenate([x, y], axis=axis), axis=axis)
         wins = ranks.take(range(n), axis=axis).sum(axis=axis) - n * (n + 1) / 2  # Mann-Whitney's U
@@ -154,7 +154,7 @@ def improvement(a: Sequence[float], b: Sequence[float]) -> Improvement:
     return Improvement(float(statistic(first, second)), low, high, p_value, (first.size, second.size))
 
 
-def _interval(samples: Sequence[np.ndarray], statistic: Any) -> tuple[float, float]:
+def _interval(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> tuple[float, float]:
     """Percentile bootstrap; SciPy resamples each sample by itself, which is what "stratified" means."""
     from scipy.stats import bootstrap
 

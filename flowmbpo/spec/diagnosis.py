@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import reduce
 from math import isfinite
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from flowmbpo.spec import fields
 from flowmbpo.spec.fields import Model
@@ -23,7 +22,7 @@ class Finding:
     """One mistake in a table. `at_key`: the key itself is the mistake, not its value. `missing`: it is not there."""
 
     path: Path
-    value: Any
+    value: object
     message: str
     hint: str = ""
     at_key: bool = False
@@ -40,7 +39,7 @@ class Finding:
 class Diagnosis:
     """The table without what is wrong in it, the mistakes, and the model if there were none that prevent it."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     findings: list[Finding]
     model: BaseModel | None
 
@@ -55,12 +54,12 @@ class _Around:
     entry_keys: tuple[str, ...] = ()
 
 
-def diagnose(model: Model, table: Mapping[str, Any], entry_keys: Iterable[str] = ()) -> Diagnosis:
+def diagnose(model: Model, table: Mapping[str, object], entry_keys: Iterable[str] = ()) -> Diagnosis:
     """All mistakes of a table. `entry_keys` are further names a user might have meant (for suggestions only)."""
     return _diagnose(model, table, _Around(model, entry_keys=tuple(entry_keys)))
 
 
-def _diagnose(model: Model, table: Mapping[str, Any], around: _Around) -> Diagnosis:
+def _diagnose(model: Model, table: Mapping[str, object], around: _Around) -> Diagnosis:
     """Sections first, each by itself, so that a mistake in one hides none in another."""
     values = dict(table)
     findings: list[Finding] = []
@@ -90,8 +89,8 @@ def _diagnose(model: Model, table: Mapping[str, Any], around: _Around) -> Diagno
 
 
 def _validate(
-    model: Model, values: Mapping[str, Any], sections: Mapping[str, BaseModel | None]
-) -> tuple[BaseModel | None, list[Any]]:
+    model: Model, values: Mapping[str, object], sections: Mapping[str, BaseModel | None]
+) -> tuple[BaseModel | None, list[ErrorDetails]]:
     """The model of the values and of its sections, which are built already; of one that is not, nothing is said."""
     ready = {**values, **{key: built for key, built in sections.items() if key in values}}
     unbuilt = {key for key, built in sections.items() if built is None}
@@ -103,8 +102,8 @@ def _validate(
 
 
 def _with_kind(
-    section: Mapping[str, Any], options: Mapping[str, Model], default: str | None, path: tuple[str, ...]
-) -> tuple[dict[str, Any], list[Finding]]:
+    section: Mapping[str, object], options: Mapping[str, Model], default: str | None, path: tuple[str, ...]
+) -> tuple[dict[str, object], list[Finding]]:
     """The section with a valid kind, so that its other keys can be judged too, and what was wrong with its own."""
     if "" in options:
         return dict(section), []
@@ -122,10 +121,10 @@ def _with_kind(
     return {**section, "kind": probable}, [finding]
 
 
-def _locate(table: Mapping[str, Any], loc: Iterable[str | int]) -> tuple[Path, Any]:
+def _locate(table: Mapping[str, object], loc: Iterable[str | int]) -> tuple[Path, object]:
     """Pydantic's location as our path, without tags of variants and elements that are not there, and its value."""
     path: list[str | int] = []
-    value: Any = table
+    value: object = table
     for part in loc:
         inner = _inside(value, part)
         if not path or inner is not None:
@@ -134,7 +133,7 @@ def _locate(table: Mapping[str, Any], loc: Iterable[str | int]) -> tuple[Path, A
     return tuple(path), value
 
 
-def _inside(values: Any, part: Any) -> Any:
+def _inside(values: object, part: object) -> object:
     if isinstance(values, dict):
         return values.get(part)
     if isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
@@ -142,11 +141,14 @@ def _inside(values: Any, part: Any) -> Any:
     return None
 
 
-def _finding(owner: Model, table: dict[str, Any], error: Any, around: _Around) -> Finding:
+def _finding(owner: Model, table: dict[str, object], error: ErrorDetails, around: _Around) -> Finding:
     inner, value = _locate(table, error["loc"])
     path = (*around.path, *inner)
     if error["type"] == "extra_forbidden":
-        return _unknown_key(owner, path, value, reduce(_inside, inner[:-1], table), around)
+        beside: object = table
+        for part in inner[:-1]:
+            beside = _inside(beside, part)
+        return _unknown_key(owner, path, value, beside, around)
     if error["type"] in ("value_error", "assertion_error"):  # a validator of an extension's section
         return Finding(path, value, str(error["ctx"]["error"]))
     name = str(inner[0])
@@ -198,7 +200,7 @@ def _unquoted(value: str) -> str:
     return f"write {meant}" if meant else ""
 
 
-def _kind_of(value: Any) -> str:
+def _kind_of(value: object) -> str:
     """What a value is, said so that 1, 1.0, "1" and true cannot be confused."""
     if isinstance(value, bool):
         return f"the truth value {show(value)}"
@@ -215,14 +217,14 @@ def _kind_of(value: Any) -> str:
     return show(value)
 
 
-def _unknown_key(owner: Model, path: Path, value: Any, beside: Mapping[str, Any], around: _Around) -> Finding:
+def _unknown_key(owner: Model, path: Path, value: object, beside: object, around: _Around) -> Finding:
     name = str(path[-1])
     for kind, option in around.kinds.items():
         if name in option.model_fields and option is not owner:
             message = f'only known where {".".join(around.path)}.kind = "{kind}"'
             return Finding(path, value, message, "remove it, or change the kind", at_key=True)
     meant = nearest(name, owner.model_fields) or ""
-    if meant in beside:
+    if isinstance(beside, dict) and meant in beside:
         meant = ""  # it is there already
     known = [*owner.model_fields, *around.entry_keys]
     dotted = fields.dotted_keys(around.whole)

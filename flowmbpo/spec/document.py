@@ -1,6 +1,6 @@
 """A registry file as bytes become data with places: reading it safely, its encoding, its TOML syntax.
 
-Not here: what the data mean (`registry`). Any bytes and any path end in a document or in problems, in bounded time.
+Not here: what the data mean (`registry`). object bytes and any path end in a document or in problems, in bounded time.
 """
 
 from __future__ import annotations

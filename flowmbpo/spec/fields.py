@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 Model = type[BaseModel]
+Schema = Mapping[str, Any]  # JSON Schema
 
 
 @cache
@@ -34,7 +35,7 @@ def default_kind(model: Model, key: str) -> str | None:
     return getattr(default, "kind", None)
 
 
-def section_class(model: Model, key: str, table: Mapping[str, Any]) -> Model | None:
+def section_class(model: Model, key: str, table: Mapping[str, object]) -> Model | None:
     """The class that describes the table, chosen by its kind; None for plain values and unknown kinds."""
     options = variants(model, key)
     if "" in options:
@@ -59,9 +60,9 @@ def _dotted_keys(model: Model) -> Iterator[str]:
                 yield f"{key}.{inner}"
 
 
-def values_with_defaults(model: Model, table: Mapping[str, Any]) -> dict[str, Any]:
+def values_with_defaults(model: Model, table: Mapping[str, object]) -> dict[str, object]:
     """Values by dotted key: those of the table, else the defaults; required keys that are missing are left out."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, field in model.model_fields.items():
         options = variants(model, key)
         if not options:
@@ -71,16 +72,15 @@ def values_with_defaults(model: Model, table: Mapping[str, Any]) -> dict[str, An
                 found[key] = field.default
             continue
         section = table.get(key, None if field.is_required() else {})
-        chosen = section_class(model, key, section) if isinstance(section, dict) else None
-        if chosen is not None:
+        if isinstance(section, dict) and (chosen := section_class(model, key, section)):
             found.update({f"{key}.{k}": v for k, v in values_with_defaults(chosen, section).items()})
     return found
 
 
 @cache
-def properties(model: Model) -> Mapping[str, Mapping[str, Any]]:
+def properties(model: Model) -> Mapping[str, Schema]:
     """The JSON Schema of each field of the class."""
-    found: Mapping[str, Mapping[str, Any]] = model.model_json_schema().get("properties", {})
+    found: Mapping[str, Schema] = model.model_json_schema().get("properties", {})
     return found
 
 
@@ -93,7 +93,7 @@ def allowed(model: Model, key: str) -> str:
     return f"{text} ({description})" if description else text
 
 
-def _in_words(schema: Mapping[str, Any], plural: bool = False) -> str:
+def _in_words(schema: Schema, plural: bool = False) -> str:
     if "anyOf" in schema:
         return _in_words(next(option for option in schema["anyOf"] if option.get("type") != "null"), plural)
     if "enum" in schema or "const" in schema:
@@ -113,7 +113,7 @@ def _in_words(schema: Mapping[str, Any], plural: bool = False) -> str:
     return ("texts" if plural else "a text") + schema.get("words", "")
 
 
-def _list_in_words(schema: Mapping[str, Any]) -> str:
+def _list_in_words(schema: Schema) -> str:
     if "prefixItems" in schema:
         items = schema["prefixItems"]
         return f"a list of {len(items)} {_in_words(items[0], plural=True)}"
@@ -122,7 +122,7 @@ def _list_in_words(schema: Mapping[str, Any]) -> str:
     return f"a list of {size}{_in_words(schema.get('items', {}), plural=True)}"
 
 
-def _range(schema: Mapping[str, Any]) -> str:
+def _range(schema: Schema) -> str:
     if "minimum" in schema and "maximum" in schema:
         return f" from {_figure(schema['minimum'])} to {_figure(schema['maximum'])}"
     bounds = [f"{word} {_figure(schema[name])}" for name, word in _BOUNDS.items() if name in schema]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -33,9 +33,9 @@ class Difference:
 
     member: str
     key: str
-    value: Any
+    value: object
     reference: str
-    reference_value: Any
+    reference_value: object
 
     @property
     def message(self) -> str:
@@ -64,7 +64,7 @@ def allowed(key: str, varies: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in varies)
 
 
-def forbidden_differences(group: Group, identities: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+def forbidden_differences(group: Group, identities: Mapping[str, Mapping[str, object]]) -> Iterator[Difference]:
     """Every difference that `varies` does not name, given the `identity` of each experiment; others are passed over.
 
     Each key is compared with the first member that has it. Where a section's `kind` may vary, the keys that only one
@@ -82,5 +82,5 @@ def forbidden_differences(group: Group, identities: Mapping[str, Mapping[str, An
                 yield Difference(member, key, values.get(key, ABSENT), reference, expected)
 
 
-def _say(value: Any) -> str:
+def _say(value: object) -> str:
     return "absent" if value is ABSENT else show(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -17,9 +16,9 @@ NOT_IDENTITY = frozenset({"name", "aliases", "description", "family", "run_group
 ABSENT = None  # the value of a key that the other variant of a section does not have
 
 
-def flatten(spec: BaseModel) -> dict[str, Any]:
+def flatten(spec: BaseModel) -> dict[str, object]:
     """All values by dotted key (`train.horizon`), in the order of the schema; lists are tuples."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key in type(spec).model_fields:
         value = getattr(spec, key)
         if isinstance(value, BaseModel):
@@ -29,7 +28,7 @@ def flatten(spec: BaseModel) -> dict[str, Any]:
     return flat
 
 
-def identity(spec: Experiment) -> dict[str, Any]:
+def identity(spec: Experiment) -> dict[str, object]:
     """The flat values that make the experiment what it is, without labels, expectations and resources."""
     return {key: value for key, value in flatten(spec).items() if key.split(".", 1)[0] not in NOT_IDENTITY}
 
@@ -40,12 +39,12 @@ def spec_hash(spec: Experiment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def diff(a: Experiment, b: Experiment) -> dict[str, tuple[Any, Any]]:
+def diff(a: Experiment, b: Experiment) -> dict[str, tuple[object, object]]:
     """The keys of the identity in which two experiments differ, with both values (None where a key is absent)."""
     return diff_values(identity(a), identity(b))
 
 
-def diff_values(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def diff_values(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, tuple[object, object]]:
     """`diff` for flat values, such as those a tracking store remembers."""
     keys = dict.fromkeys([*a, *b])
     return {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in keys if a.get(key, ABSENT) != b.get(key, ABSENT)}

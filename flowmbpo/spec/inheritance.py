@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flowmbpo.spec import fields
 from flowmbpo.spec.fields import Model
@@ -48,7 +47,7 @@ DEFAULT = Origin()
 class Layer:
     """What one entry (or the options of one command) says itself, and where each part of it is written."""
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     place_of_key: Callable[[tuple[str | int, ...]], Place]
     place_of_value: Callable[[tuple[str | int, ...]], Place]
     entry: str | None = None
@@ -62,7 +61,7 @@ class Layer:
 class Inherited:
     """What an entry ends up with. `unsound`: keys whose value was refused, here or in an ancestor; `()` is all."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     origins: dict[Path, Origin]
     unsound: set[Path]
 
@@ -111,7 +110,7 @@ def ancestry(parents: Mapping[str, str | None]) -> tuple[list[str], list[list[st
     return order, cycles, too_long
 
 
-def _leaves(table: Mapping[str, Any], path: Path = ()) -> Iterator[Path]:
+def _leaves(table: Mapping[str, object], path: Path = ()) -> Iterator[Path]:
     """The paths of all values in nested tables."""
     for key, value in table.items():
         if isinstance(value, dict):
@@ -130,8 +129,8 @@ def merge(model: Model, base: Inherited, layer: Layer) -> Inherited:
 
 
 def _merge(
-    model: Model, base: Mapping[str, Any], own: Mapping[str, Any], path: Path, replaced: list[Path]
-) -> dict[str, Any]:
+    model: Model, base: Mapping[str, object], own: Mapping[str, object], path: Path, replaced: list[Path]
+) -> dict[str, object]:
     merged = dict(base)
     for key, value in own.items():
         here, inherited = (*path, key), base.get(key)
@@ -144,7 +143,7 @@ def _merge(
     return merged
 
 
-def _other_kind(model: Model, key: str, inherited: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+def _other_kind(model: Model, key: str, inherited: Mapping[str, object], own: Mapping[str, object]) -> bool:
     options = fields.variants(model, key)
     if not options or "" in options or "kind" not in own:
         return False

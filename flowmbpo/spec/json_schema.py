@@ -15,10 +15,11 @@ from flowmbpo.spec.references import ReferenceTable
 from flowmbpo.spec.schema import Experiment
 
 _NAMES = {"pattern": r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"}
+_Schema = dict[str, Any]
 _OURS = ("title", "words", "$ref", "discriminator", "oneOf")  # keys of Pydantic's schema that editors need not see
 
 
-def registry_schema() -> dict[str, Any]:
+def registry_schema() -> _Schema:
     """The schema of the whole file, without references to other files."""
     entry = _table(Experiment, required=False)
     entry["properties"].pop("name")
@@ -50,7 +51,7 @@ def registry_schema() -> dict[str, Any]:
     }
 
 
-def _tables(entry: Mapping[str, Any], description: str) -> dict[str, Any]:
+def _tables(entry: Mapping[str, object], description: str) -> _Schema:
     return {
         "type": "object",
         "description": description,
@@ -59,23 +60,23 @@ def _tables(entry: Mapping[str, Any], description: str) -> dict[str, Any]:
     }
 
 
-def _table(model: Model, required: bool) -> dict[str, Any]:
+def _table(model: Model, required: bool) -> _Schema:
     properties = {key: _property(model, key, required) for key in model.model_fields}
     needed = [key for key, field in model.model_fields.items() if field.is_required()]
-    table: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
+    table: _Schema = {"type": "object", "additionalProperties": False, "properties": properties}
     if model.__doc__:
         table["description"] = model.__doc__.strip().splitlines()[0]
     return table | ({"required": needed} if required else {})
 
 
-def _property(model: Model, key: str, required: bool) -> dict[str, Any]:
+def _property(model: Model, key: str, required: bool) -> _Schema:
     options = fields.variants(model, key)
     if not options:
         return _clean(fields.properties(model)[key])
     if "" in options:
         return _table(options[""], required)
     # All kinds in one table: which keys go with which kind is said in words, because an entry may inherit its kind.
-    properties: dict[str, Any] = {"kind": {"enum": list(options), "description": "which variant of the section"}}
+    properties: _Schema = {"kind": {"enum": list(options), "description": "which variant of the section"}}
     for option in options.values():
         for inner in option.model_fields:
             if inner not in properties:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from flowmbpo.spec import groups, references
 from flowmbpo.spec.diagnosis import Finding, diagnose
@@ -60,13 +59,13 @@ class Loader:
         in_order = {name: entries[name] for name in tables if name in entries}
         return Loaded(in_order, aliases, found_groups, found_references)
 
-    def _tables(self, section: str) -> dict[str, dict[str, Any]]:
+    def _tables(self, section: str) -> dict[str, dict[str, object]]:
         """The tables of a top-level section; anything else in it is a problem."""
         value = self.text.data.get(section, {})
         if not isinstance(value, dict):
             self._report(Finding((section,), value, f"must be a table of tables [{section}.NAME]"), ())
             return {}
-        tables: dict[str, dict[str, Any]] = {}
+        tables: dict[str, dict[str, object]] = {}
         for name, table in value.items():
             if len(tables) == MAX_ENTRIES:
                 message = f"more than {MAX_ENTRIES:,} tables; those from here on are not read"
@@ -87,7 +86,7 @@ class Loader:
 
     # --- experiments
 
-    def _entries(self, tables: dict[str, dict[str, Any]]) -> dict[str, Entry]:
+    def _entries(self, tables: dict[str, dict[str, object]]) -> dict[str, Entry]:
         parents: dict[str, str | None] = {}
         broken: set[str] = set()
         owners = _alias_owners(tables)
@@ -123,8 +122,8 @@ class Loader:
     def _parent(
         self,
         name: str,
-        table: dict[str, Any],
-        tables: Mapping[str, Any],
+        table: dict[str, object],
+        tables: Mapping[str, object],
         owners: Mapping[str, str],
         broken: set[str],
     ) -> str | None:
@@ -143,7 +142,7 @@ class Loader:
         self._report(Finding(("extends",), parent, message, hint), ("experiments", name), name)
         return None
 
-    def _entry(self, name: str, table: dict[str, Any], base: Inherited) -> Entry:
+    def _entry(self, name: str, table: dict[str, object], base: Inherited) -> Entry:
         where = ("experiments", name)
         abstract = table.get("abstract", False)
         if not isinstance(abstract, bool):
@@ -168,7 +167,7 @@ class Loader:
         aliases: dict[str, str] = {}
         for name, entry in entries.items():
             own = entry.inherited.values.get("aliases", ())
-            for index, alias in enumerate(own):
+            for index, alias in enumerate(own if isinstance(own, list | tuple) else ()):
                 if alias in entries or alias in aliases:
                     owner = "an experiment of this name" if alias in entries else f"an alias of {aliases[alias]}"
                     finding = Finding(("aliases", index), alias, f'"{alias}" is {owner} already', "choose another")
@@ -245,7 +244,7 @@ class Loader:
         return found
 
 
-def _alias_owners(tables: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def _alias_owners(tables: Mapping[str, dict[str, object]]) -> dict[str, str]:
     """Who has which alias, read before anything is validated."""
     lists = ((name, table.get("aliases")) for name, table in tables.items())
     return {alias: name for name, own in lists if isinstance(own, list) for alias in own if isinstance(alias, str)}

@@ -15,13 +15,13 @@ from flowmbpo.spec.schema import Experiment
 _FIXED = ("name", "aliases", "extends", "abstract")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
 
-Overrides = Mapping[str, Any] | Sequence[str]
+Overrides = Mapping[str, object] | Sequence[str]
 
 
 def parse(overrides: Overrides, collector: Collector) -> Layer:
     """The overrides as a nested table; what cannot be understood goes to the collector."""
     places: dict[tuple[str, ...], tuple[Place, Place]] = {}  # of key and value
-    given: dict[tuple[str, ...], Any] = {}
+    given: dict[tuple[str, ...], object] = {}
     for number, (text, key, value) in enumerate(_pairs(overrides, collector), start=1):
         source = f"{OPTION} {text}"
         at_key = Place(OPTION, number, len(OPTION) + 2, source, max(1, len(key)))
@@ -54,7 +54,7 @@ def parse(overrides: Overrides, collector: Collector) -> Layer:
     return Layer(nested, lambda path: place(path, 0), lambda path: place(path, 1))
 
 
-def _pairs(overrides: Overrides, collector: Collector) -> list[tuple[str, str, Any]]:
+def _pairs(overrides: Overrides, collector: Collector) -> list[tuple[str, str, object]]:
     if isinstance(overrides, Mapping):
         return [(f"{key}={show(value)}", key, value) for key, value in overrides.items()]
     pairs = []
@@ -72,7 +72,7 @@ def _pairs(overrides: Overrides, collector: Collector) -> list[tuple[str, str, A
     return pairs
 
 
-def toml_value(text: str) -> Any:
+def toml_value(text: str) -> object:
     """The text as a TOML value; what is no TOML value is a text itself, so that bare words need no quotation marks."""
     parsed = document.parse(f"value = {text}".encode("utf-8", "backslashreplace"), OPTION)
     if parsed.problems or set(parsed.data) != {"value"}:
@@ -80,7 +80,7 @@ def toml_value(text: str) -> Any:
     return parsed.data["value"]
 
 
-def _refusal(key: str, path: tuple[str, ...], given: Mapping[tuple[str, ...], Any]) -> tuple[str, str] | None:
+def _refusal(key: str, path: tuple[str, ...], given: Mapping[tuple[str, ...], object]) -> tuple[str, str] | None:
     if path[0] in _FIXED:
         return f"{path[0]} belongs to the registry and cannot be set here", "write an entry that extends this one"
     for known in given:

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from flowmbpo.errors import UserError
 
@@ -37,10 +37,10 @@ class Problem:
     hint: str = ""
     experiment: str | None = None
     key: str = ""
-    value: Any = None
+    value: object = None
     severity: Literal["error", "warning"] = "error"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The JSON form that `flowmbpo validate --json` promises."""
         return {
             "file": self.place.file,
@@ -90,7 +90,7 @@ class Collector:
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Any, ...], tuple[Problem, list[str]]] = {}
+        self._found: dict[tuple[object, ...], tuple[Problem, list[str]]] = {}
 
     def add(self, problem: Problem) -> None:
         """Keep the problem, or count it as another victim of one already known."""
@@ -121,7 +121,7 @@ class Collector:
         return len(self._found) >= MAX_PROBLEMS
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
@@ -159,7 +159,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """The value as JSON can hold it: long texts and numbers shortened, dates as text."""
     if value is None or isinstance(value, bool | float):
         return value
@@ -174,7 +174,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """The value as it would stand in a TOML file, in one short line."""
     value = plain(value)
     if isinstance(value, bool):

@@ -5,7 +5,7 @@ Imports nothing of ours: extensions in other packages build on it, and `schema` 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -48,7 +48,7 @@ GpuTypes = Annotated[
 ]
 
 
-def all_text(values: tuple[Any, ...]) -> bool:
+def all_text(values: tuple[object, ...]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
@@ -59,7 +59,7 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lists_are_tuples(cls, data: Any) -> Any:
+    def _lists_are_tuples(cls, data: object) -> object:
         """TOML and JSON have lists only; strict mode would refuse them for tuples."""
         if not isinstance(data, dict):
             return data

@@ -6,6 +6,7 @@ import io
 import pytest
 
 from flowmbpo.reports import compare, formats
+from flowmbpo.spec.schema import ExpectedSpec
 
 # ruff: noqa: E501
 GOLDEN = """\
@@ -79,7 +80,7 @@ def test_names_from_the_store_cannot_break_a_table(store, registry):
         (formats.duration, 150, "2.5 min"),
         (formats.value, [1792, 1792], "[1792, 1792]"),
         (formats.value, {"mixed": [16, "a"]}, "16 | a"),
-        (formats.expectation, {"note": "open"}, "open"),
+        (formats.expectation, ExpectedSpec(note="open"), "open"),
         (formats.expectation, None, "–"),
     ],
 )

@@ -6,7 +6,6 @@ import base64
 import html
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Template
@@ -42,12 +41,12 @@ def replay_html(episode: Episode) -> str:
     return Template(_read("page.html"), keep_trailing_newline=True).render(parts)
 
 
-def script_json(value: Any) -> str:
+def script_json(value: object) -> str:
     """JSON that may stand inside a script element, whatever its strings contain."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def document(episode: Episode) -> dict[str, Any]:
+def document(episode: Episode) -> dict[str, object]:
     """What `page/decode.js` reads."""
     return {
         "title": episode.title,
@@ -80,7 +79,7 @@ def document(episode: Episode) -> dict[str, Any]:
     }
 
 
-def quantised(values: np.ndarray) -> dict[str, Any]:
+def quantised(values: np.ndarray) -> dict[str, object]:
     """Columns of (T, K) as 16-bit steps between each column's extremes: 0.8 mm off at most on a run of 100 m."""
     values = np.asarray(values, dtype=np.float64)
     low, high = values.min(axis=0), values.max(axis=0)
