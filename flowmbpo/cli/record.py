@@ -33,7 +33,7 @@ def record(
     said = "a standard deviation of 0 or more, as in --noise 0,0.2,0.5,1"
     sizes = [float(size) for size in parse_list("--noise", noise, r"\d+(\.\d*)?|\.\d+", said)]
     check_output(out)
-    with chosen_checkpoint(open_reader(tracking_uri), run, which) as (record, _, folder):
+    with chosen_checkpoint(open_reader(tracking_uri), run, which) as (trained, _, folder):
         from flowmbpo.training.devices import choose_device
         from flowmbpo.training.loading import experiment_of
         from flowmbpo.training.recorded import write_recorded
@@ -41,13 +41,13 @@ def record(
 
         source = checkpoint.verify(folder, "checkpoint")
         kept, result = record_episodes(source, episodes=episodes, noise=sizes, seed=seed, device=choose_device(device))
-    about = {"run_id": record.run_id, "epoch": source.epoch, "noise": noise, "seed": seed}
+    about = {"run_id": trained.run_id, "epoch": source.epoch, "noise": noise, "seed": seed}
     write_recorded(out, kept, experiment_of(source).env, about)
     if as_json:
         tables.print_json(
             {
                 "file": str(out),
-                "run_id": record.run_id,
+                "run_id": trained.run_id,
                 "epoch": source.epoch,
                 "episodes": episodes,
                 "transitions": kept.transitions,

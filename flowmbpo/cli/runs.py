@@ -74,11 +74,11 @@ def _runs(tracking_uri: str | None) -> list[RunRecord]:
 
 
 def _mention_undelivered() -> None:
-    """Say when runs in this directory have records that no store has yet."""
+    """Say when runs in this directory have entries that no store has yet."""
     from flowmbpo.tracking.recovery import undelivered_runs
 
     if waiting := undelivered_runs(RUNS, None):
         tables.say(
-            f"{len(waiting)} run(s) here have records that are not in MLflow yet "
+            f"{len(waiting)} run(s) here have entries that are not in MLflow yet "
             f"({', '.join(files.root.name[:12] for files in waiting[:3])}); `flowmbpo sync` delivers them."
         )

@@ -67,7 +67,6 @@ def json_alone() -> Iterator[None]:
 
 
 def write_json(text: str) -> None:
-    """Write the document of a command with `--json`."""
     (_json or sys.stdout).write(text)
 
 

@@ -20,7 +20,7 @@ def sync(
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Deliver the records that were kept on disk while the tracking store was away.
+    """Deliver the entries that were kept on disk while the tracking store was away.
 
     Each run goes to the store it was started with unless --tracking-uri names another. It is safe to repeat: nothing is
     written twice.
@@ -37,7 +37,7 @@ def sync(
         tables.err.print("Everything is in MLflow already.")
     for result in results if not as_json else ():
         if not result.problem:
-            tables.say(f"{result.run_id}: {result.records} records delivered, {result.status}")
+            tables.say(f"{result.run_id}: {result.records} entries delivered, {result.status}")
     if failed:
         problems = "; ".join(f"{result.run_id}: {result.problem}" for result in failed)
         raise WorkFailed(f"{len(failed)} of {len(results)} runs could not be delivered: {problems}")

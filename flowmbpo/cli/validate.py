@@ -26,12 +26,14 @@ def validate(
         found = load_registry(file)
     except RegistryError as error:
         if as_json:
-            tables.print_json(_document([problem.as_dict() for problem in error.problems], []))
+            errors = [problem.as_dict() for problem in error.problems]
+            tables.print_json({"valid": False, "errors": errors, "warnings": []})
         else:
             print_problems(error.problems)
         raise typer.Exit(2) from None
     if as_json:
-        tables.print_json(_document([], [problem.as_dict() for problem in found.warnings]))
+        warnings = [problem.as_dict() for problem in found.warnings]
+        tables.print_json({"valid": True, "errors": [], "warnings": warnings})
         return
     print_problems(found.warnings)
     counts = f"{len(found.names())} experiments, {len(found.groups)} groups, {len(found.references)} references"
@@ -39,7 +41,3 @@ def validate(
     tables.out.print(
         f"{visible(str(find_registry(file)))} is valid: {counts}{warned}", markup=False, highlight=False, soft_wrap=True
     )
-
-
-def _document(errors: list[dict[str, object]], warnings: list[dict[str, object]]) -> dict[str, object]:
-    return {"valid": not errors, "errors": errors, "warnings": warnings}

@@ -27,11 +27,11 @@ def watch(
 ) -> None:
     """Follow one run until it ends."""
     reader = open_reader(tracking_uri)
-    record = select_run(current_runs(reader), run)
+    found = select_run(current_runs(reader), run)
     if tables.on_terminal(tables.out):
-        _live(reader, record, interval)
+        _live(reader, found, interval)
     else:
-        _lines(reader, record, interval)
+        _lines(reader, found, interval)
 
 
 def _latest(reader: Reader, run: RunRecord) -> RunRecord:
@@ -84,7 +84,6 @@ def points(reader: Reader, run: RunRecord) -> list[curve.Point]:
 
 
 def headline(run: RunRecord) -> str:
-    """The run in one line."""
     parts = [f"{run.name} seed {run.seed}", run.run_id[:12], run.status]
     if run.epoch is not None:
         parts.append(f"epoch {run.epoch}" + (f" of {run.max_epochs}" if run.max_epochs else ""))
@@ -100,7 +99,6 @@ def headline(run: RunRecord) -> str:
 
 
 def line(step: int, row: dict[str, float]) -> str:
-    """One point in one line."""
     shown = [f"{step:,} env steps"]
     for label, metric in (
         ("epoch", EPOCH),

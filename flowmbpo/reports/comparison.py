@@ -53,7 +53,6 @@ class Comparison:
     _subset: Callable[[Sequence[str]], Comparison] | None = field(default=None, repr=False)
 
     def document(self) -> dict[str, object]:
-        """JSON-able data."""
         as_they_are = ("missing", "failed", "running", "stale", "set_aside", "notes")
         return {
             "rows": [row.document() for row in self.rows],

@@ -175,7 +175,6 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def spec_table(comparison: Comparison) -> Table:
-    """The keys that differ."""
     headings = ["key", *(row.name for row in comparison.rows)]
     rows = [[key, *(value(by_row.get(name)) for name in headings[1:])] for key, by_row in comparison.spec_diff.items()]
     return Table("Spec keys that differ", headings, rows, headings)

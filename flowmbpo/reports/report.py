@@ -58,7 +58,6 @@ def build_report(
 
 
 def render(page: Mapping[str, object]) -> str:
-    """The page."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 

@@ -1,4 +1,4 @@
-"""What is wrong with one table, key by key: turns the schema's verdict into sentences. Knows no files."""
+"""What is wrong with one table, key by key: turns the schema's errors into sentences. Knows no files."""
 
 from __future__ import annotations
 

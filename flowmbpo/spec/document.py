@@ -54,7 +54,6 @@ class Document:
         return self.at(1, 1)
 
     def at(self, line: int, column: int, width: int = 1) -> Place:
-        """A place by its numbers."""
         source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
         return Place(self.file, line, column, source, max(1, min(width, len(source) - column + 1)))
 
@@ -124,9 +123,7 @@ def _decode(content: bytes, document: Document) -> str | None:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = content[: error.start].decode("utf-8")
-        line = before.count("\n") + 1
-        column = len(before) - (before.rfind("\n") + 1) + 1
+        line, column = _end_of(content[: error.start].decode("utf-8"))
         document.lines = content.decode("utf-8", "backslashreplace").split("\n")
         document.problems.append(
             Problem(
@@ -145,17 +142,14 @@ def _try_parse(text: str, document: Document) -> tuple[int, Problem | None]:
         document.positions = toml_positions.scan(text)
         document.data = tomllib.loads(text)
     except toml_positions.TooDeep as error:
-        before = text[: error.offset]
-        line = before.count("\n") + 1
-        place = document.at(line, error.offset - (before.rfind("\n") + 1) + 1)
-        return line, Problem(place, str(error), "a registry needs no more than experiments, a section and its keys")
+        line, column = _end_of(text[: error.offset])
+        hint = "a registry needs no more than experiments, a section and its keys"
+        return line, Problem(document.at(line, column), str(error), hint)
     except tomllib.TOMLDecodeError as error:
         return _syntax_problem(str(error), text, document)
     except ValueError as error:  # a whole number of thousands of digits
         match = _LONG_NUMBER.search(text)
-        before = text[: match.start()] if match else ""
-        line = before.count("\n") + 1
-        column = len(before) - (before.rfind("\n") + 1) + 1
+        line, column = _end_of(text[: match.start()] if match else "")
         return line, Problem(document.at(line, column), "a number of thousands of digits", str(error)[:80])
     except RecursionError:
         return 1, Problem(document.at(1, 1), "nested too deeply to be read")
@@ -167,8 +161,7 @@ def _syntax_problem(message: str, text: str, document: Document) -> tuple[int, P
     if match:
         line, column, what = int(match["line"]), int(match["column"]), match["what"]
     else:
-        line = text.count("\n") + 1
-        column = len(text) - (text.rfind("\n") + 1) + 1
+        line, column = _end_of(text)
         what = message.removesuffix(" (at end of document)") + ": the text ends too early"
     positions = document.positions
     if positions is not None and positions.repeated is not None:
@@ -192,6 +185,11 @@ def _syntax_problem(message: str, text: str, document: Document) -> tuple[int, P
             document.at(line, begin + 1, len(zeros[0])), f"not valid TOML: {zeros[0]}", f"write {meant}"
         )
     return line, Problem(document.at(line, column), message, _syntax_hint(what))
+
+
+def _end_of(text: str) -> tuple[int, int]:
+    """Line and column, from 1, of what would follow the text."""
+    return text.count("\n") + 1, len(text) - text.rfind("\n")
 
 
 def _owner(path: toml_positions.Path) -> tuple[str | None, str]:

@@ -41,7 +41,7 @@ class WorldModelExtension(LearnedWorldModel):
 
     `dynamics` is "package.module:Class", a `flowmbpo.models.dynamics.Dynamics` that is called with the arguments of
     `MLPDynamics` and the fields that the section adds. `dynamics_parameters(latent_dim, action_dim)` is the number of
-    its trainable parameters, which `flowmbpo show` tells without building it.
+    its trainable parameters, which `flowmbpo show` reports without building it.
     """
 
     MUST_SAY: ClassVar[tuple[str, ...]] = ("dynamics", "dynamics_parameters")
@@ -52,7 +52,6 @@ class WorldModelExtension(LearnedWorldModel):
     kind: str
 
     def own_fields(self) -> dict[str, Any]:
-        """The values of the fields that this section adds."""
         return self.model_dump(exclude=set(WorldModelExtension.model_fields))
 
 
@@ -101,6 +100,5 @@ def load(section: type[EnvExtension | WorldModelExtension], reference: str) -> A
 
 
 def packages() -> list[str]:
-    """Names of the installed packages with extensions."""
     points = [point for group in GROUPS for point in metadata.entry_points(group=group)]
     return sorted({point.dist.name for point in points if point.dist})

@@ -39,7 +39,6 @@ class Difference:
 
     @property
     def message(self) -> str:
-        """One sentence with both values."""
         return f"{_say(self.value)} here but {_say(self.reference_value)} in {self.reference}"
 
 

@@ -53,7 +53,6 @@ class Layer:
     entry: str | None = None
 
     def origin(self, path: Path) -> Origin:
-        """The origin of one of its own values."""
         return Origin(self.entry, self.place_of_key(path))
 
 

@@ -153,12 +153,11 @@ class TrainSpec(Section):
     log_interval: PositiveInt = Field(10, description="epochs between logged points")
     nonfinite_limit: PositiveInt = Field(10, description="refused (non-finite) updates before the run fails")
     on_collapse: Literal["continue", "stop"] = Field(
-        "continue", description="a collapse (R below half of its peak for 20 points) is told, or also ends the run"
+        "continue", description="a collapse (R below half of its peak for 20 points) is reported, or also ends the run"
     )
 
     @property
     def sequence_length(self) -> int:
-        """Transitions per sequence of a model update."""
         return self.wm_sequence_length or self.horizon
 
 

@@ -106,7 +106,6 @@ class Collector:
         self._found[identity] = (problem, [])
 
     def extend(self, problems: Iterable[Problem]) -> None:
-        """Keep all of them."""
         for problem in problems:
             self.add(problem)
 

@@ -95,7 +95,6 @@ class Registry:
         return ResolvedExperiment(resolved, origins, warnings)
 
     def groups_of(self, name: str) -> dict[str, Group]:
-        """The comparison groups that an experiment is a member of."""
         return {key: group for key, group in self.groups.items() if name in group.members}
 
 

@@ -68,7 +68,6 @@ class AntEnvSpec(Section):
 
     @property
     def observation_dim(self) -> int:
-        """Numbers that one observation has."""
         return (23 if self.hidden_velocities else 37) * self.observation_stack
 
 

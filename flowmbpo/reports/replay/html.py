@@ -28,7 +28,6 @@ def write_replay_html(episode: Episode, path: Path) -> None:
 
 
 def replay_html(episode: Episode) -> str:
-    """The page as text."""
     parts = {
         "title": html.escape(episode.title),
         "three_version": THREE_VERSION,
