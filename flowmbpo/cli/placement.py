@@ -30,24 +30,21 @@ class Placement:
         typer.Option(
             envvar="FLOWMBPO_CLUSTER",
             help="Your own defaults. Default: ./cluster.toml, else ~/.config/flowmbpo/cluster.toml.",
-            show_default=False,
         ),
     ] = None
-    account: Annotated[str | None, typer.Option(help="Slurm account.", show_default=False)] = None
-    partition: Annotated[str | None, typer.Option(help="Slurm partition.", show_default=False)] = None
-    constraint: Annotated[str | None, typer.Option(help="Slurm constraint.", show_default=False)] = None
-    gpu: Annotated[str | None, typer.Option(help="GPU type, as the cluster names it.", show_default=False)] = None
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs per task.", show_default=False)] = None
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per task.", show_default=False)] = None
-    memory: Annotated[float | None, typer.Option(help="Memory per task, GB.", show_default=False)] = None
-    limit: Annotated[
-        str | None, typer.Option("--time", help="Time limit, as in 12h, 2-00:00:00 or 12:00:00.", show_default=False)
-    ] = None
+    account: Annotated[str | None, typer.Option(help="Slurm account.")] = None
+    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None
+    constraint: Annotated[str | None, typer.Option(help="Slurm constraint.")] = None
+    gpu: Annotated[str | None, typer.Option(help="GPU type, as the cluster names it.")] = None
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs per task.")] = None
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per task.")] = None
+    memory: Annotated[float | None, typer.Option(help="Memory per task, GB.")] = None
+    limit: Annotated[str | None, typer.Option("--time", help="Time limit, as in 12h, 2-00:00:00 or 12:00:00.")] = None
     options: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY[=VALUE]", help="A further sbatch option, without dashes."),
     ] = None
-    parallel: Annotated[int | None, typer.Option(min=1, help="Tasks at once.", show_default=False)] = None
+    parallel: Annotated[int | None, typer.Option(min=1, help="Tasks at once.")] = None
     check: Annotated[
         bool, typer.Option("--check", help="First train one epoch in a short job per kind of resource.")
     ] = False

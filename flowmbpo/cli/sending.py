@@ -29,7 +29,7 @@ def plans_of(
     """One plan for each experiment; what it asks for is the registry's, the user's file's and the options'."""
     from flowmbpo.cluster import request
     from flowmbpo.cluster.planning import Plan
-    from flowmbpo.spec.schema import check_recorded
+    from flowmbpo.spec.learning import check_recorded
 
     mine = request.cluster_file(placement.cluster_file)
     table, asked = request.read_cluster_file(mine), placement.asked()
@@ -147,29 +147,23 @@ def _preview(plans: list[Plan], expected: dict[str, Forecast], as_json: bool) ->
 
 
 def _report(done: list[Submission], as_json: bool) -> None:
+    rows = [
+        {
+            "job": submission.job_id,
+            "tasks": submission.task_ids(),
+            "name": submission.name,
+            "seeds": submission.seeds,
+            "cluster": submission.cluster,
+            "gpu": submission.request["gpu"],
+            "partition": submission.request["partition"],
+            "folder": str(submission.folder),
+        }
+        for submission in done
+    ]
+    columns = {"job": "job", "experiment": "name", "seeds": "seeds", "cluster": "cluster"}
+    tables.show(rows, as_json, columns, "Submitted")
     if as_json:
-        tables.print_json(
-            [
-                {
-                    "job": submission.job_id,
-                    "tasks": submission.task_ids(),
-                    "name": submission.name,
-                    "seeds": submission.seeds,
-                    "cluster": submission.cluster,
-                    "gpu": submission.request["gpu"],
-                    "partition": submission.request["partition"],
-                    "folder": str(submission.folder),
-                }
-                for submission in done
-            ]
-        )
         return
-    rows = [[s.job_id, s.name, ", ".join(map(str, s.seeds)), s.cluster] for s in done]
-    tables.print_table("Submitted", ["job", "experiment", "seeds", "cluster"], rows)
-    first = done[0].task_ids()[0]
-    for line in (
-        "watch   flowmbpo jobs",
-        f"follow  flowmbpo logs {first} -f",
-        f"cancel  flowmbpo cancel {done[0].job_id}",
-    ):
-        tables.err.print(line, highlight=False)
+    tables.say("watch   flowmbpo jobs")
+    tables.say(f"follow  flowmbpo logs {done[0].task_ids()[0]} -f")
+    tables.say(f"cancel  flowmbpo cancel {done[0].job_id}")

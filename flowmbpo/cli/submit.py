@@ -14,6 +14,7 @@ from flowmbpo.cli.options import (
     SetOption,
     TrackingOption,
     parse_seeds,
+    refuse_with_resume,
 )
 from flowmbpo.cli.placement import Placement, with_placement
 from flowmbpo.cli.sending import plans_of, send
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 def submit(
     names: NamesArgument = None,
     everything: Annotated[bool, typer.Option("--all", help="Every experiment of the registry.")] = False,
-    seeds: Annotated[
-        str | None, typer.Option(help="One task per seed, as in 0,1,2. Default: 0.", show_default=False)
-    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="One task per seed, as in 0,1,2. Default: 0.")] = None,
     overrides: SetOption = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Continue this run in a job.", autocompletion=run_ids)
@@ -83,10 +82,7 @@ def _chosen(
 ) -> tuple[list[str], list[int]]:
     """Canonical names and seeds; everything that can be refused is refused here."""
     if resume:
-        given = {"experiment names": names, "--all": everything, "--seeds": seeds, "--set": overrides}
-        wrong = [option for option, value in given.items() if value]
-        if wrong:
-            raise UserError(f"--resume continues a run as it was started; leave out {', '.join(wrong)}")
+        refuse_with_resume({"experiment names": names, "--all": everything, "--seeds": seeds, "--set": overrides})
         from flowmbpo.cluster.planning import run_to_continue
 
         name, seed = run_to_continue(resume)

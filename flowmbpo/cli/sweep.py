@@ -35,7 +35,7 @@ def sweep(
     ] = 1,
     overrides: SetOption = None,
     device: DeviceOption = "auto",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Stop each run here.", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Stop each run here.")] = None,
     submitted: Annotated[
         bool, typer.Option("--submit", help="Search in jobs, --parallel N at once; the options below are theirs.")
     ] = False,

@@ -35,7 +35,7 @@ class ActorSpec(Section):
     reacts: bool = Field(
         False,
         description='whether with imagination = "alongside" the gradient includes how the policy reacts to the states '
-        "that its actions lead to, as in SHAC; with the other form it always does",
+        "that its actions lead to, as in SHAC; with the other forms it always does",
     )
     average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="per epoch, of the averaged policy that is evaluated; 0 evaluates the newest"
@@ -91,10 +91,11 @@ class TrainSpec(Section):
 
     horizon: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="control steps of one imagined rollout")
     allow_short_horizon: bool = Field(False, description="accept a horizon below 16 on purpose")
-    imagination: Literal["alongside", "from_visited"] = Field(
+    imagination: Literal["alongside", "from_visited", "real"] = Field(
         "alongside",
         description="imagined rollouts run beside the real one, open loop (published PWM), or start from visited "
-        "states while the real environment is driven closed loop",
+        "states while the real environment is driven closed loop; or the real rollout itself has gradients (SHAC; the "
+        "simulator only)",
     )
     max_epochs: PositiveInt = Field(description="epochs of training; the learning-rate schedule ends here")
     num_envs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="environments simulated side by side")
