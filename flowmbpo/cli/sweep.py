@@ -98,7 +98,9 @@ def _submit(
 ) -> None:
     """Send an array of workers, each of which is this command."""
     from flowmbpo.cluster import planning
+    from flowmbpo.training.study import require_optuna
 
+    require_optuna()
     store = resolve_store(tracking_uri)
     check_database(store)
     usual = planning.drafts(placement.where(), (0,), overrides, "", store.uri)

@@ -95,12 +95,19 @@ def resumable(run_id: str) -> RunFiles:
 
 
 def resume(
-    run_id: str, options: RunOptions, watcher: Watcher, *, registry: Path | None, accept_changes: bool
+    run_id: str,
+    options: RunOptions,
+    watcher: Watcher,
+    *,
+    registry: Path | None,
+    accept_changes: bool,
+    registered: bool = True,
 ) -> RunResult:
     """Continue the run `run_id` of this directory, bit for bit where it was.
 
     Raises UserError, before anything is built or changed, when there is nothing to continue, when another process
-    trains the run, and, unless `accept_changes`, when its registry entry or the code has changed.
+    trains the run, and, unless `accept_changes`, when its registry entry or the code has changed. One that is not
+    `registered`, as a search's trial, has no entry to compare with.
     """
     files = resumable(run_id)
     run_id = files.root.name
@@ -114,7 +121,7 @@ def resume(
             experiment, seed = loading.experiment_of(state), int(state.manifest["seed"])
         except (BrokenFile, KeyError, TypeError, ValueError) as error:
             raise UserError(f"run {run_id} cannot be continued by this version: {error}") from error
-        for change in _changes(state, experiment, registry, accept_changes):
+        for change in _changes(state, experiment if registered else None, registry, accept_changes):
             watcher.message(f"changed since the run began: {change}", warning=True)
         for unknown in not_compared(state.manifest.get("code", {})):
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
@@ -147,9 +154,13 @@ def refuse_changes(run_id: str, registry: Path | None) -> None:
         _changes(state, loading.experiment_of(state), registry, accept=False)
 
 
-def _changes(state: checkpoint.Checkpoint, experiment: Experiment, registry: Path | None, accept: bool) -> list[str]:
+def _changes(
+    state: checkpoint.Checkpoint, experiment: Experiment | None, registry: Path | None, accept: bool
+) -> list[str]:
     """How spec and code differ from when the run began. Raises UserError unless that is to be accepted."""
-    changes = code_changes(state.manifest.get("code", {})) + registry_changes(experiment, _overrides(state), registry)
+    changes = code_changes(state.manifest.get("code", {}))
+    if experiment:
+        changes += registry_changes(experiment, _overrides(state), registry)
     if changes and not accept:
         raise UserError(
             "the run would not continue as it began:\n  " + "\n  ".join(changes) + "\nA run keeps the spec "

@@ -39,14 +39,21 @@ _PROCESS, _KILLED, WHY = "process", "killed", "why"
 _TASK, _TASK_VARIABLE = "task", "FLOWMBPO_JOB_TASK"
 
 
+def require_optuna() -> None:
+    """Raises UserError where it is not installed."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise UserError("a search needs Optuna: pip install 'flowmbpo[sweep]'") from None
+
+
 def open_study(folder: Path, name: str) -> Study:
     """The study `name` in the journal of `folder`, made where it is missing. Raises UserError without Optuna and
     WorkFailed for a file that is none of Optuna's."""
-    try:
-        import optuna
-        from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
-    except ImportError:
-        raise UserError("a search needs Optuna: pip install 'flowmbpo[sweep]'") from None
+    require_optuna()
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = folder / JOURNAL
     try:

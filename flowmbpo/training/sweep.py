@@ -186,7 +186,7 @@ def _continued(sweep: Sweep, run: _Run, options: session.RunOptions) -> session.
     if not run_id or not RunFiles.of(run_id).resume_epochs():
         return None
     try:
-        return session.resume(run_id, options, run, registry=sweep.registry.path, accept_changes=True)
+        return session.resume(run_id, options, run, registry=None, accept_changes=True, registered=False)
     except UserError as error:
         run.message(f"it begins anew: {error}", warning=True)
         return None

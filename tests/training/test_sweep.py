@@ -3,6 +3,7 @@
 import json
 import signal
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -58,14 +59,22 @@ def test_a_trial_that_was_told_to_stop_is_continued(work):
     first.send(signal.SIGUSR1)
     assert first.wait() == 128 + signal.SIGUSR1
     assert "the same command continues it" in first.text
-    assert "resuming small-sweep/seed-0 after epoch" in work.run(*long)
+    said = work.run(*long)
+    assert "resuming small-sweep/seed-0 after epoch" in said
+    assert "changed since the run began" not in said  # that no registry knows a trial is no change
     assert sorted(run["name"] for run in json.loads(work.run("runs", "--json"))) == ["small-sweep", "small-tuned"]
+
+
+def _without_optuna():
+    sys.modules["optuna"] = None
 
 
 def test_the_options_of_jobs_belong_to_jobs(work):
     (work.folder / "space.toml").write_text(SPACE)
     assert "need --submit" in work.run(*COMMAND, "--parallel", 2, code=2)
     assert "--gpus" in work.run(*COMMAND, "--submit", code=2)
+    without = work.run(*COMMAND[:-2], "--submit", "--cluster", "local", code=2, before=_without_optuna)
+    assert "pip install 'flowmbpo[sweep]'" in without
     assert "nothing has been searched yet" in work.run(*COMMAND, "--dry-run", code=2)
     assert not list(work.folder.glob("optuna*"))
 
