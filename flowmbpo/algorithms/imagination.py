@@ -64,9 +64,16 @@ class Exploration:
 
         Not finite where the loss or its gradient is not.
         """
-        (sensitivity,) = torch.autograd.grad(loss, self._zeros)
-        u = torch.addcmul(actor.mean_before_tanh(latents.detach()), self.noise, actor.std)
-        return (u * sensitivity).sum() + 0.0 * loss.detach()
+        return self.weighed(self.sensitivity(loss), actor, latents) + 0.0 * loss.detach()
+
+    def sensitivity(self, loss: Tensor) -> Tensor:
+        """The gradient of `loss` with respect to the mean of each action before tanh `[T, B, A]`."""
+        return torch.autograd.grad(loss, self._zeros)[0]
+
+    def weighed(self, sensitivity: Tensor, actor: Actor, latents: Tensor, rollouts: slice = slice(None)) -> Tensor:
+        """The scalar whose gradient with respect to the actor's weights is what `rollouts` of the batch add to it."""
+        u = torch.addcmul(actor.mean_before_tanh(latents[:, rollouts].detach()), self.noise[:, rollouts], actor.std)
+        return (u * sensitivity[:, rollouts]).sum()
 
 
 class _Swept(torch.autograd.Function):

@@ -98,20 +98,23 @@ def _actor_gradient_snr(learner: PWM, states: Tensor, generator: torch.Generator
     update = _rollouts_per_actor_update(learner)
     rollouts = max(1, update // GRADIENTS)
     actor, parameters = learner.actor, list(learner.actor.parameters())
-    gradients = []
-    with frozen(learner.world_model, learner.critic):
-        for _ in range(GRADIENTS):
-            start = states[torch.randint(len(states), (rollouts,), generator=generator, device=states.device)]
-            imagined = imagine(
-                learner.world_model,
-                actor,
-                learner.encode(start),
-                horizon=learner.train.horizon,
-                generator=generator,
-                reacting=learner.reacting,
-            )
-            values = values_at_segment_ends(learner.critic, imagined)
-            returns = segment_returns(imagined.rewards, imagined.continues, values, gamma=learner.train.gamma)
-            gradient = torch.autograd.grad(returns.mean(), parameters, allow_unused=True, materialize_grads=True)
-            gradients.append(torch.cat([part.flatten() for part in gradient]))
+    chosen = torch.randint(len(states), (GRADIENTS * rollouts,), generator=generator, device=states.device)
+    with frozen(learner.world_model, learner.critic, actor):
+        imagined = imagine(
+            learner.world_model,
+            actor,
+            learner.encode(states[chosen]),
+            horizon=learner.train.horizon,
+            generator=generator,
+            reacting=learner.reacting,
+        )
+        values = values_at_segment_ends(learner.critic, imagined)
+        returns = segment_returns(imagined.rewards, imagined.continues, values, gamma=learner.train.gamma)
+    exploration, gradients = imagined.exploration, []
+    assert exploration is not None
+    sensitivity = exploration.sensitivity(returns.mean())
+    for first in range(0, len(chosen), rollouts):
+        value = exploration.weighed(sensitivity, actor, imagined.latents, slice(first, first + rollouts))
+        gradient = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([part.flatten() for part in gradient]))
     return gradient_snr(torch.stack(gradients)) * (update / rollouts)

@@ -78,10 +78,8 @@ class DisturbedAnt(AntEnv):
         self._shown, self._shown_before_reset = zeros(self.obs_dim), zeros(self.obs_dim)
         self._ticks = zeros(dtype=torch.int32)
         self._columns = torch.tensor(columns, dtype=torch.int32, device=self.device)
-        self._true, self._step = (
-            self._step,
-            self._step._replace(obs=self._shown[:num_envs], obs_before_reset=self._shown_before_reset[:num_envs]),
-        )
+        shown = self._shown[:num_envs], self._shown_before_reset[:num_envs]
+        self._step = self._step._replace(obs=shown[0], obs_before_reset=shown[1])
         self._record_disturbances(padded, torque_noise, payload, observation_noise)
 
     def _record_disturbances(self, padded: int, torque_noise: float, payload: float, observation_noise: float) -> None:
