@@ -75,12 +75,11 @@ def compare(
     selectors: str | Sequence[str], *, registry: Path | str | None = None, tracking_uri: str | None = None
 ) -> pd.DataFrame:
     """Experiments (all their finished runs) or single runs side by side; docs/comparing.md defines every column."""
-    import pandas as pd
-
     from flowmbpo.reports import compare as compare_runs
 
-    comparison = compare_runs(_listed(selectors), tracking_uri=_uri(tracking_uri), registry=_registry(registry))
-    return pd.DataFrame(comparison.document()["rows"])
+    return compare_runs(
+        _listed(selectors), tracking_uri=_uri(tracking_uri), registry=_registry(registry)
+    ).to_dataframe()
 
 
 def load_policy(

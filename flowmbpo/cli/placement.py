@@ -7,15 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from flowmbpo.cli.options import slurm_time
 from flowmbpo.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 CLUSTERS = ("auto", "slurm", "local")
 

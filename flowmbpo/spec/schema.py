@@ -2,7 +2,7 @@
 
 Not here: reading TOML (`document`), inheritance (`inheritance`), rules between keys (`rules`), hashing (`identity`).
 Units stand in each field's description, which error messages and the JSON Schema repeat; names are those of the PWM and
-TD-MPC2 papers. To add a learning choice, add a field (or a section with a `kind`) here, and a rule to `rules` if it
+TD-MPC2 papers. To add a choice, add a field (or a section with a `kind`) here or in `learning`, and a rule if it
 depends on another key: everything else follows from these classes.
 """
 
