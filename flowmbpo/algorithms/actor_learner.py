@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
 
+from flowmbpo.algorithms.contract import Statistics
 from flowmbpo.algorithms.imagination import Transitions, values_at_segment_ends
 from flowmbpo.algorithms.normalizers import Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, autocast, frozen
@@ -32,8 +32,8 @@ class ActorLearner:
         )
         self.return_scale = Scale("running_std", device)
 
-    def improve(self, imagined: Transitions, world_model: WorldModel, critic: Critic) -> dict[str, Tensor]:
-        """One step up the returns of `imagined`, whose graph is used up. Returns statistics by metric name."""
+    def improve(self, imagined: Transitions, world_model: WorldModel, critic: Critic) -> Statistics:
+        """One step up the returns of `imagined`, whose graph is used up."""
         with frozen(world_model, critic), autocast(self.train.precision, imagined.rewards.device):
             returns = segment_returns(
                 imagined.rewards,

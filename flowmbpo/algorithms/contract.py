@@ -10,6 +10,9 @@ from torch import Tensor
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.data_types import State
 
+Statistics = dict[str, Tensor]
+"""Detached 0-d tensors by the metric's name."""
+
 
 class Policy(Protocol):
     """A deterministic policy for a batch of environments."""
@@ -24,7 +27,7 @@ class Policy(Protocol):
 
 
 class Algorithm(Protocol):
-    """What the loop needs of a learning algorithm; statistics are detached 0-d tensors by metric name."""
+    """What the loop needs of a learning algorithm."""
 
     env_steps_per_epoch: int
 
@@ -45,8 +48,8 @@ class Algorithm(Protocol):
     def begin_epoch(self, epoch: int) -> None: ...
     def counters(self) -> dict[str, float]: ...
     @property
-    def phases(self) -> Sequence[tuple[str, Callable[[], dict[str, Tensor]]]]: ...
-    def diagnose(self, held_out: HeldOut) -> dict[str, Tensor]: ...
+    def phases(self) -> Sequence[tuple[str, Callable[[], Statistics]]]: ...
+    def diagnose(self, held_out: HeldOut) -> Statistics: ...
     def policy(self) -> Policy: ...
     def deployable_state(self) -> State: ...
     def state_dict(self) -> State: ...

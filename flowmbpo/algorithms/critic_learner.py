@@ -10,6 +10,7 @@ import copy
 import torch
 from torch import Tensor
 
+from flowmbpo.algorithms.contract import Statistics
 from flowmbpo.algorithms.imagination import Transitions
 from flowmbpo.algorithms.normalizers import RunningMoments
 from flowmbpo.algorithms.optimization import GuardedAdam, autocast
@@ -56,9 +57,9 @@ class CriticLearner:
         for critic in (self.critic, self.target):
             critic.offset.copy_(self.moments.mean)
 
-    def fit(self, latents: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def fit(self, latents: Tensor, targets: Tensor) -> Statistics:
         """Mean squared error of every member, `passes` times over all latents `[T, B, Z]` in `minibatches` random
-        parts; targets `[T, B]`. The average follows after every pass. Returns statistics by metric name."""
+        parts; targets `[T, B]`. The average follows after every pass."""
         latents, targets = latents.detach().flatten(0, 1), targets.flatten()
         size = -(-len(targets) // self.spec.minibatches)
         losses, norms = [], []

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from flowmbpo.algorithms import learner_state
 from flowmbpo.algorithms.actor_learner import ActorLearner
+from flowmbpo.algorithms.contract import Statistics
 from flowmbpo.algorithms.critic_learner import CriticLearner
 from flowmbpo.algorithms.experience import Collector
 from flowmbpo.algorithms.held_out import HeldOut
@@ -56,8 +57,6 @@ from flowmbpo.spec.schema import ActorSpec, CriticSpec, TrainSpec
 
 if TYPE_CHECKING:
     from flowmbpo.envs.contract import Env
-
-Statistics = dict[str, Tensor]
 
 
 class PWM:

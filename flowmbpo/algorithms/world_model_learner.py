@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TypedDict
 
 import torch
-from torch import Tensor
 
+from flowmbpo.algorithms.contract import Statistics
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.optimization import GuardedAdam, autocast
@@ -18,8 +18,6 @@ from flowmbpo.algorithms.replay import Replay, Sequences
 from flowmbpo.data_types import State
 from flowmbpo.models.world_model import WorldModel
 from flowmbpo.spec.schema import TrainSpec
-
-Statistics = dict[str, Tensor]
 
 
 class Updates(TypedDict):

@@ -20,6 +20,7 @@ from flowmbpo.tracking.records import (
     CheckpointRecord,
     Latest,
     RunRecord,
+    T,
     batches,
     curves_frame,
 )
@@ -142,9 +143,9 @@ class SqliteReader:
             raise damaged(self._path, error) from None
 
 
-def _by_id(rows: Iterable[tuple[str, str, Any]]) -> dict[str, dict[str, Any]]:
+def _by_id(rows: Iterable[tuple[str, str, T]]) -> dict[str, dict[str, T]]:
     """From rows (id, key, value); the last value of a key counts."""
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    found: dict[str, dict[str, T]] = defaultdict(dict)
     for owner, key, value in rows:
         found[owner][key] = value
     return found
