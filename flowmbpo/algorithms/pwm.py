@@ -95,8 +95,7 @@ class PWM:
             replay_capacity=train.replay_capacity,
             replays=learns or train.imagination == "from_visited",
         )
-        self.observations, self.reward_scale = observations, reward_scale
-        self.truth = truth
+        self.observations, self.reward_scale, self.truth = observations, reward_scale, truth
         self.actor_learner = ActorLearner(actor, spec=actor_spec, train=train, device=self.device)
         self.critic_learner = CriticLearner(critic, spec=critic_spec, train=train, generator=generator)
         self.model_learner = WorldModelLearner(
@@ -117,13 +116,9 @@ class PWM:
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rates of `epoch`, counted from 0."""
         self.epoch = epoch
+        progress, final = epoch / self.train.max_epochs, self.train.final_learning_rate
         for optimizer in self.optimizers.values():
-            optimizer.learning_rate = scheduled_rate(
-                optimizer.initial_rate,
-                self.train.final_learning_rate,
-                epoch / self.train.max_epochs,
-                self.train.lr_schedule,
-            )
+            optimizer.learning_rate = scheduled_rate(optimizer.initial_rate, final, progress, self.train.lr_schedule)
 
     @property
     def phases(self) -> Sequence[tuple[str, Callable[[], Statistics]]]:
@@ -182,16 +177,13 @@ class PWM:
 
     def rollout(self) -> Statistics:
         """`horizon` real steps of every environment, and beside them the imagined ones where imagination runs so."""
+        given = (self.world_model, self.actor, self.collector, self.encode, self.generator)
         if self.train.imagination == "alongside":
             with frozen(self.world_model, self.critic, self.actor), autocast(self.train.precision, self.device):
-                self._imagined = imagine_alongside(
-                    self.world_model, self.actor, self.collector, self.encode, self.generator, reacting=self.reacting
-                )
+                self._imagined = imagine_alongside(*given, reacting=self.reacting)
         elif self.train.imagination == "real":
             with frozen(self.world_model, self.critic, self.actor):
-                self._imagined = follow_reality(
-                    self.world_model, self.actor, self.collector, self.encode, self.generator
-                )
+                self._imagined = follow_reality(*given)
         else:
             with torch.no_grad():
                 for t in range(self.train.horizon):
@@ -297,10 +289,6 @@ class PWM:
     def deployable_state(self) -> State:
         """What acting and predicting need."""
         return learner_state.deployable_state(self)
-
-    def load_deployable_state(self, state: State) -> None:
-        """Inverse of `deployable_state`; training cannot go on from it."""
-        learner_state.load_deployable_state(self, state)
 
     def state_dict(self) -> State:
         """Everything an exact continuation needs besides the environment; also inside an `unfinished` epoch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from flowmbpo.algorithms.learner_state import load_deployable_state
 from flowmbpo.algorithms.policy import DeterministicPolicy
 from flowmbpo.algorithms.pwm import PWM
 from flowmbpo.runs.checkpoint import Checkpoint
@@ -66,7 +67,7 @@ def load_learner(found: Checkpoint, device: str) -> PWM:
         device,
     ).algorithm
     try:
-        algorithm.load_deployable_state(found.load(device))
+        load_deployable_state(algorithm, found.load(device))
     except _MISFITS as error:
         raise BrokenFile(f"{found.path}: its weights do not fit its networks ({error})") from error
     return algorithm

@@ -9,6 +9,7 @@ import torch
 from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 
 from flowmbpo.algorithms.imagination import imagine, predicted
+from flowmbpo.algorithms.learner_state import load_deployable_state
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.envs.pointmass import PointMassEnv
 from flowmbpo.tracking.metrics import check_names
@@ -136,7 +137,7 @@ def test_the_first_reward_loss_is_about_the_variance_of_the_scaled_reward(regres
 def test_regression_is_centered_again_after_a_restart():
     first, second = (learner(seed=seed, latent_dim=16, train=PUBLISHED) for seed in (0, 1))
     run_epochs(first, 0, 2)
-    second.load_deployable_state(copy.deepcopy(first.deployable_state()))
+    load_deployable_state(second, copy.deepcopy(first.deployable_state()))
     assert second.critic.offset == first.critic.offset != 0
     assert second.world_model.reward_offset == first.world_model.reward_offset != 0
 
@@ -180,7 +181,7 @@ def test_same_seed_same_bits_other_seed_other_bits(variant):
 def test_deployable_state_acts_like_the_learner_it_came_from(variant):
     trained, fresh = learner(seed=1, **variant), learner(seed=2, **variant)
     run_epochs(trained, 0, 4)
-    fresh.load_deployable_state(copy.deepcopy(trained.deployable_state()))
+    load_deployable_state(fresh, copy.deepcopy(trained.deployable_state()))
     obs = torch.randn(5, 3, 2)
     for algorithm in (trained, fresh):
         algorithm.rolled = algorithm.policy()
