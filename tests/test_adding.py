@@ -108,12 +108,7 @@ def command(tmp_path_factory):
     insert(package / "spec/schema.py", "Union[(AntEnvSpec, ", "LineEnvSpec, ")
     # a command
     (package / "cli/hello.py").write_text(COMMAND, encoding="utf-8")
-    insert(package / "cli/app.py", "    compare,\n", "    hello,\n")
-    insert(
-        package / "cli/app.py",
-        "COMMANDS = {  # in the order of --help; module and function of flowmbpo.cli",
-        '"hello": "hello.hello",',
-    )
+    insert(package / "cli/app.py", '"reproduce": "reproduce.reproduce",', ' "hello": "hello.hello",')
     # a metric
     row = "\n| `train/answer` | 1 | ↑ | the answer | trainer |"
     insert(package / "tracking/metrics.md", "epochs finished when the point was written | trainer |", row)
