@@ -219,10 +219,10 @@ def _kind_of(value: object) -> str:
 
 def _unknown_key(owner: Model, path: Path, value: object, beside: object, around: _Around) -> Finding:
     name = str(path[-1])
-    for kind, option in around.kinds.items():
-        if name in option.model_fields and option is not owner:
-            message = f'only known where {".".join(around.path)}.kind = "{kind}"'
-            return Finding(path, value, message, "remove it, or change the kind", at_key=True)
+    kinds = [kind for kind, option in around.kinds.items() if name in option.model_fields]
+    if kinds:
+        message = f"only known where {'.'.join(around.path)}.kind is {' or '.join(map(show, kinds))}"
+        return Finding(path, value, message, "remove it, or change the kind", at_key=True)
     meant = nearest(name, owner.model_fields) or ""
     if isinstance(beside, dict) and meant in beside:
         meant = ""  # it is there already

@@ -240,3 +240,9 @@ def test_where_the_registry_is_found(tmp_path, monkeypatch):
 def test_groups_of_an_experiment():
     registry = load_registry(REPOSITORY / "experiments.toml")
     assert list(registry.groups_of("48M-flow-v2")) == ["flow-48M", "substeps-48M"]
+
+
+def test_the_simulator_as_model_has_no_encoder():
+    registry = load_registry(REPOSITORY / "experiments.toml")
+    with pytest.raises(RegistryError, match=r'only known where world_model\.kind is "mlp" or "flow" or'):
+        registry.resolve("mini-oracle", ["world_model.encoder=mlp"])
