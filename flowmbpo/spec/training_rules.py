@@ -27,13 +27,13 @@ def _no_first_sequence(v: Values) -> object:
 
 
 def _replay_below_batch(v: Values) -> object:
-    learned, sequence = v.world_model.kind != "simulator", _sequence(v)
-    batch = learned * v.train.wm_batch_size * (v[sequence_key(v)] + 1)
-    rollout = v.train.num_envs * (v[sequence_key(v)] + 1)
-    what = f"one batch of train.wm_batch_size = {v.train.wm_batch_size:,} sequences"
-    if batch < rollout:
-        what = f"one sequence of each of train.num_envs = {v.train.num_envs:,} environments"
-    return v.train.replay_capacity < max(batch, rollout) and sequence | {"need": max(batch, rollout), "what": what}
+    sequences, envs = v.train.wm_batch_size, v.train.num_envs  # read, and so blamed, before the model's kind
+    batch, rollout = (count * (v[sequence_key(v)] + 1) for count in (sequences, envs))
+    what = f"one batch of train.wm_batch_size = {sequences:,} sequences"
+    if v.world_model.kind == "simulator" or batch < rollout:
+        batch, what = 0, f"one sequence of each of train.num_envs = {envs:,} environments"
+    need = max(batch, rollout)
+    return v.train.replay_capacity < need and _sequence(v) | {"need": need, "what": what}
 
 
 def _batch_not_filled(v: Values) -> object:

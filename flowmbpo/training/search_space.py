@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowmbpo.errors import UserError
+from flowmbpo.spec.identity import flatten
 from flowmbpo.spec.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,17 +36,27 @@ def read_space(path: Path, registry: Registry, name: str, overrides: Sequence[st
         if not isinstance(form, dict) or set(form) not in _FORMS:
             raise UserError(
                 f'{path}: "{key}" must be {{ choices = [1, 2] }} or {{ low = 1e-4, high = 1e-2, log = true }}'
-                " or { low = 1, high = 9, step = 2 }"
+                ' or { low = 1, high = 9, step = 2 }; a key with a dot stands in quotation marks: "train.wm_updates"'
             )
         values = form["choices"] if "choices" in form else [form["low"], form["high"]]
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        if not isinstance(values, list) or not values or ("low" in form and not numbers):
+        if not isinstance(values, list) or not values or ("low" in form and not all(map(_is_number, values))):
             raise UserError(f"{path}: {key} has no values: choices is a list, low and high are numbers")
         if ("low" in form and not form["low"] < form["high"]) or (form.get("log") and form["low"] <= 0):
             raise UserError(f"{path}: {key} needs low < high, and low > 0 where log = true")
-        for value in values:
-            registry.resolve(name, with_values(overrides, {key: value}))
+        specs = [registry.resolve(name, with_values(overrides, {key: value})).spec for value in values]
+        found = [flatten(spec).get(key) for spec in specs]
+        if "low" in form:
+            form["low"], form["high"] = found  # 0 to 1 for a real number are not just these two
+        step, whole = form.get("step", 1), isinstance(found[0], int)
+        if not _is_number(step) or not 0 < step < math.inf or (whole and not isinstance(step, int)):
+            raise UserError(f"{path}: {key} needs a step above 0, a whole one for whole numbers")
+        if not isinstance(form.get("log", True), bool):
+            raise UserError(f"{path}: {key} needs log = true or log = false")
     return space
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def suggest(trial: Trial, key: str, form: Mapping[str, Any]) -> Any:

@@ -139,6 +139,12 @@ def test_a_rule_blames_the_option_that_broke_it(family):
     assert (problem.place.file, problem.key) == ("--set", "train.num_envs")
 
 
+def test_a_size_is_blamed_before_the_kind_of_model():
+    with pytest.raises(RegistryError) as caught:
+        parse_registry(FAMILY + b"train.num_envs = 100_000\n")
+    assert [problem.key for problem in caught.value.problems] == ["train.num_envs"]
+
+
 def test_an_inherited_mistake_is_shown_once_where_it_was_written():
     text = FAMILY.replace(b"max_epochs = 100", b"max_epochs = 100\nhorizon = 4")
     with pytest.raises(RegistryError) as caught:

@@ -203,11 +203,23 @@ def test_the_shipped_space_is_valid():
         ('"train.num_envs" = { from = 4 }', "choices"),
         ('"train.num_envs" = 4', "choices"),
         ('"train.num_envs" = { choices = [] }', "no values"),
+        ("train.num_envs = { choices = [4] }", "quotation marks"),
+        ('"train.num_envs" = { low = 2, high = 4, step = 0 }', "step above 0"),
+        ('"train.num_envs" = { low = 2, high = 4, step = 0.5 }', "whole"),
+        ('"train.num_envs" = { low = 2, high = 4, log = "yes" }', "log = true"),
     ],
 )
 def test_wrong_spaces(work, space, said):
     (work.folder / "space.toml").write_text(space)
     assert said in work.run(*COMMAND, "--trials", 1, code=2)
+
+
+def test_whole_ends_of_a_real_number_are_no_whole_numbers(tmp_path):
+    space = tmp_path / "space.toml"
+    space.write_text('"actor.log_std_init" = { low = -1, high = 1 }\n"train.wm_updates" = { low = 1, high = 3 }')
+    repository = Path(__file__).resolve().parents[2]
+    found = read_space(space, load_registry(repository / "experiments.toml"), "pointmass", ())
+    assert [type(form["low"]) for form in found.values()] == [float, int]
 
 
 def test_a_missing_space(work):
