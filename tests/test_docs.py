@@ -16,6 +16,11 @@ COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*flowmbpo (.+)$", re.MULTILINE)
 BLOCK = re.compile(r"```(?:console|sh|bash|shell)\n(.*?)```", re.DOTALL)
 
 
+def test_no_page_is_a_link():
+    """On GitHub and in a checkout on Windows it would show a path instead of the page."""
+    assert not [path for path in (REPOSITORY / "docs").rglob("*") if path.is_symlink()]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     broken = [target for target, _ in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
