@@ -85,7 +85,8 @@ class _Swept(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_latents: Tensor, of_next: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.sweep(of_latents, of_next), None, None, None
+        with torch.autocast(of_latents.device.type, enabled=False):  # the rollout ran without, and knows its types
+            return ctx.sweep(of_latents, of_next), None, None, None
 
 
 Step = tuple[Tensor, Tensor, Tensor, Tensor]

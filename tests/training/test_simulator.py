@@ -90,6 +90,14 @@ def test_the_real_rollout_has_the_gradient_of_the_imagined_one():
     assert error.median() < 1e-4
 
 
+@pytest.mark.parametrize("imagination", ["real", "alongside"])
+def test_networks_may_compute_in_bfloat16(imagination):
+    small = ("train.num_envs=4", "evaluation.episodes=2", "train.precision=bfloat16", "critic.ensemble=2")
+    algorithm = built("shac-quick", f"train.imagination={imagination}", *small).algorithm
+    assert 0.0 < run_epochs(algorithm, 2)["train/actor_gradient_norm"] < float("inf")
+    assert all(int(count) == 0 for count in algorithm.nonfinite.values())
+
+
 def test_training_continues_exactly_from_a_saved_state():
     """With the slowly moving critic of the published form."""
     small = ("train.num_envs=16", "train.horizon=16", "critic.passes=2", "evaluation.episodes=2")
