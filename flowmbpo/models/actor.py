@@ -115,30 +115,10 @@ class Actor(nn.Module):
 
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A reparametrised action: z `[..., Z]` -> `[..., A]` in (-1, 1)."""
-        return self._sample_before_tanh(z, generator)[0].tanh()
-
-    def sample_with_log_prob(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """A reparametrised action `[..., A]` and the log density of that action `[...]`."""
-        u, noise = self._sample_before_tanh(z, generator)
-        return u.tanh(), self._log_density(u, noise)
-
-    def log_prob(self, z: Tensor, action: Tensor) -> Tensor:
-        """Log density of a given action `[..., A]` at z `[..., Z]`: `[...]`."""
-        limit = 1 - torch.finfo(action.dtype).eps
-        u = action.clamp(-limit, limit).atanh()
-        return self._log_density(u, (u - self.mean_before_tanh(z)) * (-self.log_std).exp())
+        mean = self.mean_before_tanh(z)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return torch.addcmul(mean, noise, self.std).tanh()
 
     def entropy_before_tanh(self) -> Tensor:
         """Entropy of the Gaussian, in nats: scalar."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
-
-    def _sample_before_tanh(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        mean = self.mean_before_tanh(z)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return torch.addcmul(mean, noise, self.std), noise
-
-    def _log_density(self, u: Tensor, noise: Tensor) -> Tensor:
-        gaussian = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        # log(1 - tanh(u)^2) in a form that does not cancel for large |u|
-        squash = 2 * (math.log(2) - u - F.softplus(-2 * u))
-        return (gaussian - squash).sum(-1)
