@@ -1,10 +1,11 @@
 """Every rule can be broken, can be kept, and reads keys that exist."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from flowmbpo.spec import fields, rules
+from flowmbpo.spec import fields, model_rules, rules, training_rules
 from flowmbpo.spec.estimates import estimate
 from flowmbpo.spec.registry import parse_registry
 from flowmbpo.spec.schema import Experiment
@@ -39,6 +40,16 @@ def test_rules_read_keys_that_exist(rule):
     rule.judge(values())  # raises Absent otherwise
     for violation in rules.judge(values(train__horizon=1, world_model__latent_dim=9)):
         assert {violation.key, *violation.also} <= set(fields.dotted_keys(Experiment))
+
+
+@pytest.mark.parametrize("module", [model_rules, training_rules])
+def test_rules_name_keys_of_the_schema(module):
+    """Also in branches and messages that no experiment of these tests reaches."""
+    known = set(fields.dotted_keys(Experiment))
+    sections = "|".join({key.partition(".")[0] for key in known if "." in key})
+    named = set(re.findall(rf"\b(?:{sections})(?:\.[a-z_]+)+", Path(module.__file__).read_text()))
+    assert len(named) > 10
+    assert named <= known
 
 
 @pytest.mark.parametrize(
