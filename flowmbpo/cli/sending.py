@@ -112,7 +112,9 @@ def _expected(registry: Registry, plan: Plan, store: Store, epochs: int | None) 
     device = (request.gpu or "GPU") if request.gpus and draft.cluster == "slurm" else "cpu"
     spec = registry.resolve(draft.experiment(0), list(draft.overrides)).spec
     found = forecast.announce(registry, [spec], device, store.uri, epochs)[0]
-    if found.seconds and draft.cluster == "slurm" and not draft.sweep:
+    if draft.sweep:
+        tables.say("  that is one run; a search trains trials times seeds of them, and then the winner")
+    elif found.seconds and draft.cluster == "slurm":
         tables.say(f"  {planning.bill(plan, found.seconds)}")
     return found
 
