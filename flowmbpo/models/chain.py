@@ -32,7 +32,8 @@ def chain(x: Tensor, activation: Activation, parameters: Sequence[Tensor]) -> Te
 def worth_it(x: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Whether there will be a graph; autocast picks the type of each operation, which is not repeated here."""
     differentiated = torch.is_grad_enabled() and (x.requires_grad or parameters[0].requires_grad)
-    return differentiated and not torch.is_autocast_enabled(x.device.type)
+    device = x.device.type
+    return differentiated and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
 
 
 def run(x: Tensor, activation: Activation, parameters: Sequence[Tensor]) -> tuple[Tensor, Gradients]:
