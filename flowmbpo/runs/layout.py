@@ -40,6 +40,12 @@ class RunFiles:
         self.resume = root / "resume"
         self.artifacts = root / "artifacts"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunFiles) and self.root == other.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
+
     @classmethod
     def of(cls, run_id: str, base: Path = RUNS) -> RunFiles:
         """The folder of `run_id`. An id is a plain name: it can never point outside `base`."""
