@@ -169,7 +169,8 @@ def test_missing_failed_running_and_stale_runs_are_named(store, registry):
     assert "idle" not in [row.name for row in comparison.rows]
 
 
-def test_a_run_whose_process_is_gone_counts_as_killed(store, registry):
+def test_a_run_whose_process_is_gone_counts_as_killed(store, registry, monkeypatch):
+    monkeypatch.setattr("flowmbpo.runs.heartbeats.silence", lambda run, beat, now: now)  # it never moved
     store.run(BASELINE, 0, [1.0])
     store.run(BASELINE, 1, [1.0], status=None, tags={"flowmbpo.host": "elsewhere", "flowmbpo.heartbeat": "1000"})
     comparison = compare([BASELINE], tracking_uri=store.uri, registry=registry)
