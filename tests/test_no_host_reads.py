@@ -63,6 +63,7 @@ class NoHostNumbers(TorchFunctionMode):
         ("5M-baseline", ["train.imagination=from_visited", "critic.targets=real", "world_model.reward_head=two_hot"]),
         ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.substeps=1"]),
         ("quickstart", ["train.imagination=alongside", "critic.targets=imagined"]),
+        ("quickstart", ["critic.ensemble=1"]),  # whose gradients are by hand
     ],
 )
 def test_every_phase_runs_without_a_value(monkeypatch, name, overrides):

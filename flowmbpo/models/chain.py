@@ -30,10 +30,14 @@ def chain(x: Tensor, activation: Activation, parameters: Sequence[Tensor]) -> Te
 
 
 def worth_it(x: Tensor, parameters: Sequence[Tensor]) -> bool:
-    """Whether there will be a graph; autocast picks the type of each operation, which is not repeated here."""
-    differentiated = torch.is_grad_enabled() and (x.requires_grad or parameters[0].requires_grad)
+    """Whether there will be a graph that this can replace."""
+    return torch.is_grad_enabled() and (x.requires_grad or parameters[0].requires_grad) and not under_autocast(x)
+
+
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast picks the type of each operation on `x`, which is not repeated here."""
     device = x.device.type
-    return differentiated and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def run(x: Tensor, activation: Activation, parameters: Sequence[Tensor]) -> tuple[Tensor, Gradients]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmbpo.models.activations import Activation, find_activation
-from flowmbpo.models.chain import chain, run, worth_it
+from flowmbpo.models.chain import chain, run, under_autocast, worth_it
 from flowmbpo.models.layers import at_least_float32, latent_input
 
 
@@ -91,7 +91,7 @@ class Critic(nn.Module):
 
     def squared_error(self, z: Tensor, target: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The mean over `[N]` of every member's, summed, and its gradient with respect to each of `parameters()`."""
-        if self.ensemble > 1 or torch.is_autocast_enabled(z.device.type):
+        if self.ensemble > 1 or under_autocast(z):
             loss = (self.values(z) - target).square().mean(1).sum()
             return loss.detach(), list(torch.autograd.grad(loss, list(self.parameters())))
         with torch.no_grad():
