@@ -52,7 +52,7 @@ world_model = { kind = "flow", units = [16], encoder_units = [16], latent_dim = 
 LOG_INTERVAL = 5
 PACE = """
 import sys, time
-if "run" in sys.orig_argv:
+if {{"run", "sweep"}} & {{*sys.orig_argv}}:
     from flowmbpo.training.trainer import Trainer
     begin = Trainer._run_epoch
     Trainer._run_epoch = lambda self: (time.sleep({seconds}), begin(self))[1]

@@ -74,7 +74,7 @@ SPACE = '"actor.learning_rate" = { low = 1e-4, high = 1e-2, log = true }'
 def test_a_search_in_two_jobs(cluster: Cluster):
     """One worker is told to make room and goes back to the queue, as at its time limit; the other goes on."""
     pytest.importorskip("optuna")
-    cluster.pace(0.2)
+    cluster.pace(0.5)
     (cluster.directory / "space.toml").write_text(SPACE)
     search = ("sweep", "tiny-mlp", "--space", "space.toml", "--trials", "3", "--seeds", "1", "--epochs", "20")
     (job,) = json.loads(cluster.flowmbpo(*search, "--submit", "--parallel", "2", "--json"))
