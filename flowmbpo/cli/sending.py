@@ -1,8 +1,9 @@
-"""Plans of a command that submits: made of its options, shown, sent, reported."""
+"""What a command submits: made of its options, shown, sent, reported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,39 +14,36 @@ from flowmbpo.tracking.store import Store
 
 if TYPE_CHECKING:
     from flowmbpo.cli.forecast import Forecast
-    from flowmbpo.cluster.planning import Plan
     from flowmbpo.cluster.request import JobRequest
     from flowmbpo.cluster.submission import Submission
     from flowmbpo.spec.registry import Registry
 
 
-def plans_of(
+def drafts_of(
     placement: Placement,
     registry: Registry,
     names: Sequence[str],
     overrides: Sequence[str],
     draft: Callable[[str, JobRequest], Submission],
-) -> list[Plan]:
-    """One plan for each experiment; what it asks for is the registry's, the user's file's and the options'."""
+) -> list[Submission]:
+    """One for each experiment; what it asks for is the registry's, the user's file's and the options'."""
     from flowmbpo.cluster import request
-    from flowmbpo.cluster.planning import Plan
     from flowmbpo.spec.learning import check_recorded
 
     mine = request.cluster_file(placement.cluster_file)
     table, asked = request.read_cluster_file(mine), placement.asked()
-    plans = []
+    drafts = []
     for name in names:
         resolved = registry.resolve(name, overrides)
         check_recorded(resolved.spec.train.pretrain)
         for warning in resolved.warnings:
             _warn(str(warning))
-        wanted = request.job_request(resolved.spec.resources, table, asked, str(mine))
-        plans.append(Plan(draft(name, wanted), wanted))
-    return plans
+        drafts.append(draft(name, request.job_request(resolved.spec.resources, table, asked, str(mine))))
+    return drafts
 
 
 def send(
-    plans: list[Plan],
+    drafts: list[Submission],
     placement: Placement,
     registry: Registry,
     store: Store,
@@ -55,32 +53,33 @@ def send(
     race: bool = False,
     epochs: int | None = None,
 ) -> None:
-    """Submit the plans, or print them for a dry run."""
+    """Submit the drafts, or print them for a dry run."""
     from flowmbpo.cluster import disks, planning
     from flowmbpo.cluster import send as sender
     from flowmbpo.cluster.race import withdraw
 
-    expected = {plan.draft.experiment(0): _expected(registry, plan, store, epochs) for plan in plans}
+    expected = {draft.experiment(0): _expected(registry, draft, store, epochs) for draft in drafts}
     if pack > 1:
-        plans = planning.pack(plans, pack)
+        drafts = planning.pack(drafts, pack)
     if placement.dry_run:
-        plans = [plan.on(request) for plan in plans for request in planning.alternatives(plan.request)]
-        _preview(plans, expected, as_json)
+        drafts = [replace(draft, request=one) for draft in drafts for one in planning.alternatives(draft.request)]
+        _preview(drafts, expected, as_json)
         return
-    if warning := disks.warning(store.sqlite, sum(len(plan.draft.seeds) for plan in plans)):
+    if warning := disks.warning(store.sqlite, sum(len(draft.seeds) for draft in drafts)):
         _warn(warning)
-    if plans[0].draft.cluster == "slurm":
+    if drafts[0].cluster == "slurm":
         largest = planning.largest_array()
-        parts = [part for plan in plans for part in planning.split(plan, largest)]
-        plans = [placed for part in parts for placed in _placed(part, race)]
+        parts = [part for draft in drafts for part in planning.split(draft, largest)]
+        drafts = [placed for part in parts for placed in _placed(part, race)]
     if placement.check:
-        for plan in {plan.request.model_dump_json(): plan for plan in reversed(plans)}.values():  # the first of a kind
-            tables.say(f"checking {plan}: one epoch, before anything else is sent")
-            sender.check(plan, registry.path, snapshots=placement.snapshot)
+        for draft in {planning.kind(draft): draft for draft in reversed(drafts)}.values():  # the first of a kind
+            where = f"{draft.name} on {planning.place(draft.request)}"
+            tables.say(f"checking {where}: one epoch, before anything else is sent")
+            sender.check(draft, registry.path, snapshots=placement.snapshot)
     done: list[Submission] = []
     try:
-        for plan in plans:
-            done.append(sender.send(plan, registry.path, snapshots=placement.snapshot))
+        for draft in drafts:
+            done.append(sender.send(draft, registry.path, snapshots=placement.snapshot))
     finally:
         for submission in done:
             for element in range(submission.elements):
@@ -89,33 +88,33 @@ def send(
             _report(done, as_json)
 
 
-def _placed(plan: Plan, race: bool) -> list[Plan]:
-    """The plan where it starts first, or, for a race, wherever it may start."""
+def _placed(draft: Submission, race: bool) -> list[Submission]:
+    """The draft where it starts first, or, for a race, wherever it may start."""
     from flowmbpo.cluster import planning
 
-    if len(planning.alternatives(plan.request)) == 1:
-        return [plan]
-    starts = planning.expected_starts(plan)
-    tables.say(f"{plan.draft.name}: expected starts, by Slurm")
+    if len(planning.alternatives(draft.request)) == 1:
+        return [draft]
+    starts = planning.expected_starts(draft)
+    tables.say(f"{draft.name}: expected starts, by Slurm")
     for start in starts:
         tables.say(f"  {start}")
-    placed = [plan.on(start.request) for start in starts if not start.refused]
+    placed = [replace(draft, request=start.request) for start in starts if not start.refused]
     return planning.racing(placed) if race else placed[:1]
 
 
-def _expected(registry: Registry, plan: Plan, store: Store, epochs: int | None) -> Forecast:
+def _expected(registry: Registry, draft: Submission, store: Store, epochs: int | None) -> Forecast:
     """How long one job of an experiment takes where it will run, which is also said."""
     from flowmbpo.cli import forecast
     from flowmbpo.cluster import planning
 
-    draft, request = plan.draft, planning.alternatives(plan.request)[0]
+    request = planning.alternatives(draft.request)[0]
     device = (request.gpu or "GPU") if request.gpus and draft.cluster == "slurm" else "cpu"
     spec = registry.resolve(draft.experiment(0), list(draft.overrides)).spec
     found = forecast.announce(registry, [spec], device, store.uri, epochs)[0]
     if draft.sweep:
         tables.say("  that is one run; a search trains trials times seeds of them, and then the winner")
     elif found.seconds and draft.cluster == "slurm":
-        tables.say(f"  {planning.bill(plan, found.seconds)}")
+        tables.say(f"  {planning.bill(draft, found.seconds)}")
     return found
 
 
@@ -123,21 +122,17 @@ def _warn(text: str) -> None:
     tables.say(f"warning: {text}", style="yellow")
 
 
-def _preview(plans: list[Plan], expected: dict[str, Forecast], as_json: bool) -> None:
+def _preview(drafts: list[Submission], expected: dict[str, Forecast], as_json: bool) -> None:
     from flowmbpo.cluster import local, slurm
 
-    drafts = [plan.draft for plan in plans]
-    scripts = [
-        slurm.batch_script(plan.draft, plan.request) if plan.draft.cluster == "slurm" else local.preview(plan.draft)
-        for plan in plans
-    ]
+    scripts = [slurm.batch_script(one) if one.cluster == "slurm" else local.preview(one) for one in drafts]
     if as_json:
         document = [
             {
                 "name": draft.name,
                 "seeds": draft.seeds,
                 "cluster": draft.cluster,
-                "resources": draft.request,
+                "resources": draft.request.document(),
                 "script": text,
                 **expected[draft.experiment(0)].document(),
             }
@@ -156,8 +151,8 @@ def _report(done: list[Submission], as_json: bool) -> None:
             "name": submission.name,
             "seeds": submission.seeds,
             "cluster": submission.cluster,
-            "gpu": submission.request["gpu"],
-            "partition": submission.request["partition"],
+            "gpu": submission.request.gpu,
+            "partition": submission.request.partition,
             "folder": str(submission.folder),
         }
         for submission in done

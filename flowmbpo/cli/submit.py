@@ -17,7 +17,7 @@ from flowmbpo.cli.options import (
     refuse_with_resume,
 )
 from flowmbpo.cli.placement import Placement, with_placement
-from flowmbpo.cli.sending import plans_of, send
+from flowmbpo.cli.sending import drafts_of, send
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.tracking.store import check_database, resolve_store
@@ -73,8 +73,8 @@ def submit(
     # Without a copy of the code a requeued run goes on with what is installed then.
     accept = accept_changes or not placement.snapshot
     draft = planning.drafts(where, seed_list, overrides or [], resume or "", store.uri, accept)
-    plans = plans_of(placement, found, chosen, overrides or [], draft)
-    send(plans, placement, found, store, as_json, pack=pack, race=race)
+    drafts = drafts_of(placement, found, chosen, overrides or [], draft)
+    send(drafts, placement, found, store, as_json, pack=pack, race=race)
 
 
 def _chosen(

@@ -12,7 +12,7 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import DeviceOption, JsonOption, NameArgument, RegistryOption, SetOption, TrackingOption
 from flowmbpo.cli.placement import Placement, with_placement
-from flowmbpo.cli.sending import plans_of, send
+from flowmbpo.cli.sending import drafts_of, send
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.store import check_database, resolve_store
 
@@ -115,7 +115,7 @@ def _submit(
             space=space.read_text(encoding="utf-8"),
         )
 
-    send(plans_of(placement, registry, [name], overrides, draft), placement, registry, store, as_json, epochs=epochs)
+    send(drafts_of(placement, registry, [name], overrides, draft), placement, registry, store, as_json, epochs=epochs)
 
 
 def _show(name: str, found: Found) -> None:

@@ -82,7 +82,7 @@ def _preflight(submission: Submission, attempts: Sequence[Attempt]) -> str:
 
 def _exhausted(attempts: Sequence[Attempt]) -> str:
     """Why nothing is started once more; empty when it may be."""
-    limit = int(attempts[0].submission.request.get("max_requeues", 50))
+    limit = attempts[0].submission.request.max_requeues
     if max(attempt.state.starts for attempt in attempts) <= limit + 1:
         return ""
     return f"requeued {limit} times (max_requeues): look at the log for why it ends again and again"

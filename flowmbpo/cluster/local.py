@@ -112,7 +112,7 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
     if submission.code_folder:
         path = [str(submission.code_folder), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    if devices and submission.request.get("gpus", 1):
+    if devices and submission.request.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = devices[place.slot % len(devices)]
     submission.files.started(index).touch()
     if all(submission.files.started(number).exists() for number in range(len(submission.seeds))):
@@ -147,8 +147,7 @@ def _waiting(jobs: Path) -> list[tuple[Submission, int]]:
 def _slots(jobs: Path) -> int:
     """Tasks at once: what the latest submission asked for, else one per GPU, else one."""
     latest = max(_local(jobs), key=lambda submission: submission.submitted_at, default=None)
-    asked = latest.request.get("parallel") if latest else None
-    return int(asked or max(1, len(visible_gpus())))
+    return (latest and latest.request.parallel) or max(1, len(visible_gpus()))
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -189,7 +188,7 @@ def preview(submission: Submission) -> str:
     """The commands that the queue would run, one per seed."""
     attempts = [Attempt(submission, index) for index in range(len(submission.seeds))]
     lines = [shlex.join(["flowmbpo", *attempt.command(submission.resume)[4:]]) for attempt in attempts]
-    at_once = submission.request.get("parallel") or max(1, len(visible_gpus()))
+    at_once = submission.request.parallel or max(1, len(visible_gpus()))
     return "\n".join([f"# on this machine, {at_once} at once, in {submission.directory}", *lines])
 
 

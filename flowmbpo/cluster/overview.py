@@ -73,11 +73,11 @@ def rows(submissions: Iterable[Submission], runs: Mapping[str, RunRecord]) -> li
 
 def gpu_hours(submission: Submission, index: int) -> tuple[float, float]:
     """GPU hours of a task on Slurm: the time limits of its starts, and how long it really ran."""
-    gpus = submission.request.get("gpus", 0) if submission.cluster == "slurm" else 0
+    gpus = submission.request.gpus if submission.cluster == "slurm" else 0
     if not gpus:
         return 0.0, 0.0
     record, share = submission.task(index), gpus / min(submission.pack, len(submission.seeds)) / 3600
-    asked = record.starts * slurm.seconds(submission.request["time_limit"])
+    asked = record.starts * slurm.seconds(submission.request.time_limit)
     return share * asked, share * record.seconds(submission.log(index))
 
 
@@ -148,11 +148,11 @@ def _row(submission: Submission, index: int, state: QueueState, run_id: str, run
 def _note(submission: Submission, index: int, state: QueueState, run_id: str, run: RunRecord | None) -> str:
     """Why it ended, what it reached, how to go on."""
     record = submission.task(index)
-    memory = float(submission.request.get("memory_gb") or 0.0)
+    memory = submission.request.memory_gb
     unborn = not record.starts and last_words(submission.log(index))  # what it said instead of beginning
     why = unborn or (
         {
-            "OUT_OF_MEMORY": "the job used up its memory" + (f" of {memory:g} GB" if memory else ""),
+            "OUT_OF_MEMORY": f"the job used up its memory of {memory:g} GB",
             "TIMEOUT": "the time limit came before a checkpoint was written",
             "NODE_FAIL": "the node failed",
             "KILLED": "killed from outside without a word: out of memory, or the machine went down",
@@ -174,7 +174,7 @@ def _note(submission: Submission, index: int, state: QueueState, run_id: str, ru
         reward = f", R {run.episode_reward:,.0f}" if run.episode_reward is not None else ""
         parts.append(f"reached epoch {run.epoch:,}{of}{reward}")
     if run_id:
-        more = f" --memory {memory * 1.5:g}" if state.state == "OUT_OF_MEMORY" and memory else ""
+        more = f" --memory {memory * 1.5:g}" if state.state == "OUT_OF_MEMORY" else ""
         parts.append(f"continue: {submission.continued_by(run_id, more)}")
     return "; ".join(parts)
 

@@ -1,4 +1,4 @@
-"""What a submission will be, before anything is sent: its tasks by job, where it may run and when, what it costs."""
+"""Submissions before they are sent: their tasks by job, where they may run and when, what they cost."""
 
 from __future__ import annotations
 
@@ -16,21 +16,6 @@ from flowmbpo.cluster.submission import Submission
 from flowmbpo.cluster.task import birth, resumable_epoch
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.layout import JOBS, RunFiles
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A draft and what its jobs ask for."""
-
-    draft: Submission
-    request: JobRequest
-
-    def __str__(self) -> str:
-        return f"{self.draft.name} on {_place(self.request)}"
-
-    def on(self, request: JobRequest) -> Plan:
-        """The same with another request."""
-        return Plan(replace(self.draft, request=request.document()), request)
 
 
 def drafts(
@@ -60,32 +45,33 @@ def drafts(
         overrides=tuple(overrides),
         resume=resume,
         accept_changes=accept_changes,
-        request=request.document(),
+        request=request,
     )
 
 
-def pack(plans: Sequence[Plan], size: int) -> list[Plan]:
+def pack(drafts: Sequence[Submission], size: int) -> list[Submission]:
     """`size` tasks to a job, of different experiments too where these ask for the same."""
     packed = []
-    for _, group in itertools.groupby(sorted(plans, key=_kind), key=_kind):
+    for _, group in itertools.groupby(sorted(drafts, key=kind), key=kind):
         first, *more = alike = list(group)
-        tasks = [(plan.draft.name, seed) for plan in alike for seed in plan.draft.seeds]
+        tasks = [(draft.name, seed) for draft in alike for seed in draft.seeds]
         names, seeds = zip(*tasks, strict=True)
-        name = f"{first.draft.name}+{len(more)}" if more else first.draft.name
-        packed.append(Plan(replace(first.draft, name=name, names=names, seeds=seeds, pack=size), first.request))
+        name = f"{first.name}+{len(more)}" if more else first.name
+        packed.append(replace(first, name=name, names=names, seeds=seeds, pack=size))
     return packed
 
 
-def split(plan: Plan, largest: int) -> Iterator[Plan]:
-    """Plans whose arrays have at most `largest` elements."""
-    draft, step = plan.draft, largest * plan.draft.pack
+def split(draft: Submission, largest: int) -> Iterator[Submission]:
+    """Parts whose arrays have at most `largest` elements."""
+    step = largest * draft.pack
     for begin in range(0, len(draft.seeds), step):
         part = slice(begin, begin + step)
-        yield Plan(replace(draft, seeds=draft.seeds[part], names=draft.names[part]), plan.request)
+        yield replace(draft, seeds=draft.seeds[part], names=draft.names[part])
 
 
-def _kind(plan: Plan) -> str:
-    return plan.request.model_dump_json()
+def kind(draft: Submission) -> str:
+    """The same for drafts that ask for the same."""
+    return draft.request.model_dump_json()
 
 
 # --- where it may run ------------------------------------------------------------------------------------------------
@@ -100,10 +86,10 @@ class Start:
     refused: str = ""
 
     def __str__(self) -> str:
-        return f"{self.at or 'refused':<19}  {_place(self.request)}" + (f": {self.refused}" if self.refused else "")
+        return f"{self.at or 'refused':<19}  {place(self.request)}" + (f": {self.refused}" if self.refused else "")
 
 
-def _place(request: JobRequest) -> str:
+def place(request: JobRequest) -> str:
     gpus = f"{request.gpus} {request.gpu or 'GPU'}" if request.gpus else "CPUs"
     return f"{gpus}, {request.partition or 'default'} partition"
 
@@ -118,12 +104,12 @@ def alternatives(request: JobRequest) -> list[JobRequest]:
     ]
 
 
-def expected_starts(plan: Plan) -> list[Start]:
+def expected_starts(draft: Submission) -> list[Start]:
     """Each alternative's start, the earliest first. Raises WorkFailed when Slurm refuses all."""
     starts = []
-    for request in alternatives(plan.request):
+    for request in alternatives(draft.request):
         try:
-            starts.append(Start(request, slurm.expected_start(plan.on(request).draft, request)))
+            starts.append(Start(request, slurm.expected_start(replace(draft, request=request))))
         except WorkFailed as error:
             starts.append(Start(request, "", str(error)))
     if all(start.refused for start in starts):
@@ -131,10 +117,10 @@ def expected_starts(plan: Plan) -> list[Start]:
     return sorted(starts, key=lambda start: start.at or "~")  # refused ones last
 
 
-def racing(plans: Iterable[Plan]) -> list[Plan]:
-    """The same plans, of which one shall train."""
+def racing(drafts: Iterable[Submission]) -> list[Submission]:
+    """The same, of which one shall train."""
     race = secrets.token_hex(4)
-    return [replace(plan, draft=replace(plan.draft, race=race)) for plan in plans]
+    return [replace(draft, race=race) for draft in drafts]
 
 
 def largest_array() -> int:
@@ -145,9 +131,9 @@ def largest_array() -> int:
         return 1001
 
 
-def bill(plan: Plan, seconds: float) -> str:
+def bill(draft: Submission, seconds: float) -> str:
     """Time limits (so requeues, less one) that a run of so many seconds takes, and GPU hours of all runs."""
-    request, runs = plan.request, len(plan.draft.seeds)
+    request, runs = draft.request, len(draft.seeds)
     limits = math.ceil(seconds / slurm.seconds(request.time_limit))
     gpus = f", {seconds / 3600 * request.gpus * runs:,.1f} GPU hours in all" if request.gpus else ""
     return f"{runs} run(s) of {limits} time limit(s) of {request.time_limit} each{gpus}"

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from flowmbpo.cluster import local, overview, slurm, slurm_queue, snapshot
-from flowmbpo.cluster.planning import Plan
 from flowmbpo.cluster.submission import Submission, new_folder
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs.files import locked
@@ -19,9 +18,8 @@ CHECK_TIME_LIMIT = "0:15:00"
 _POLL_SECONDS = 2.0
 
 
-def send(plan: Plan, registry: Path, *, snapshots: bool) -> Submission:
+def send(draft: Submission, registry: Path, *, snapshots: bool) -> Submission:
     """Submit. Raises WorkFailed with the cluster's words when it refuses; then nothing is kept."""
-    draft = plan.draft
     folder = new_folder(draft.name)
     try:
         with locked(QueueFiles(JOBS).code_lock):  # nobody removes the copy before the submission that needs it is there
@@ -33,20 +31,20 @@ def send(plan: Plan, registry: Path, *, snapshots: bool) -> Submission:
         shutil.copyfile(registry, submission.files.registry)
         if draft.space:
             submission.files.space.write_text(draft.space, encoding="utf-8")
-        return slurm.submit(submission, plan.request) if submission.cluster == "slurm" else local.submit(submission)
+        return (slurm if submission.cluster == "slurm" else local).submit(submission)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         snapshot.prune(folder.parent, set())
         raise
 
 
-def check(plan: Plan, registry: Path, *, snapshots: bool) -> None:
-    """One short job that trains one epoch where the plan's tasks would; returns when it has. Raises WorkFailed."""
-    plan = plan.on(plan.request.model_copy(update={"time_limit": CHECK_TIME_LIMIT, "parallel": None}))
+def check(draft: Submission, registry: Path, *, snapshots: bool) -> None:
+    """One short job that trains one epoch where the draft's tasks would; returns when it has. Raises WorkFailed."""
     draft = replace(
-        plan.draft,
-        seeds=plan.draft.seeds[:1],
-        names=plan.draft.names[:1],
+        draft,
+        request=draft.request.model_copy(update={"time_limit": CHECK_TIME_LIMIT, "parallel": None}),
+        seeds=draft.seeds[:1],
+        names=draft.names[:1],
         check=True,
         race="",
         pack=1,
@@ -58,7 +56,7 @@ def check(plan: Plan, registry: Path, *, snapshots: bool) -> None:
         key = "train.pretrain.data"
         others = [given for given in draft.overrides if given.partition("=")[0].strip() != key]
         draft = replace(draft, overrides=(*others, f"{key}={draft.directory / pretrain.data}"))
-    submission = send(replace(plan, draft=draft), registry, snapshots=snapshots)
+    submission = send(draft, registry, snapshots=snapshots)
     try:
         while overview.current_state(submission, 0).active:
             time.sleep(_POLL_SECONDS)

@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 
-def batch_script(submission: Submission, request: JobRequest) -> str:
+def batch_script(submission: Submission) -> str:
     """The text that `sbatch` gets."""
-    executor = _executor(submission, request)
+    executor = _executor(submission)
     return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
-def submit(submission: Submission, request: JobRequest) -> Submission:
+def submit(submission: Submission) -> Submission:
     """Send the array. Raises WorkFailed with Slurm's own words when it refuses."""
     from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError, JobPaths
 
-    executor = _executor(submission, request)
+    executor = _executor(submission)
     submission.save()  # a job may start before sbatch returns
     try:
         # Not `executor.submit_array`: it makes a plain job of one task, and ours shall be named and tagged alike.
         array = executor._submit_command(executor._submitit_command_str)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        raise WorkFailed(_refusal(str(error), submission, request)) from None
+        raise WorkFailed(_refusal(str(error), submission)) from None
     for index in range(submission.elements):
         task = DelayedSubmission(TrainingTask(submission.folder, index))
-        task.set_timeout(-(-seconds(request.time_limit) // 60), 0)
+        task.set_timeout(-(-seconds(submission.request.time_limit) // 60), 0)
         pickle = JobPaths(submission.folder, f"{array.job_id}_{index}").submitted_pickle
         unfinished = pickle.with_suffix(".new")
         task.dump(unfinished)
@@ -50,14 +50,14 @@ def submit(submission: Submission, request: JobRequest) -> Submission:
     return submission.submitted(str(array.job_id))
 
 
-def expected_start(submission: Submission, request: JobRequest) -> str:
+def expected_start(submission: Submission) -> str:
     """When Slurm would start it, as in 2025-11-18T10:00:00. Raises WorkFailed in Slurm's words when it refuses."""
-    command = [*sbatch(parameters(submission, request)), "--test-only"]
-    script = batch_script(submission, request)
+    command = [*sbatch(parameters(submission)), "--test-only"]
+    script = batch_script(submission)
     done = subprocess.run(command, input=script, capture_output=True, encoding="utf-8", errors="replace", check=False)
     found = re.search(r"to start at (\S+)", done.stdout + done.stderr)
     if done.returncode or not found:
-        raise WorkFailed(_refusal(done.stderr or done.stdout, submission, request))
+        raise WorkFailed(_refusal(done.stderr or done.stdout, submission))
     return found.group(1)
 
 
@@ -67,7 +67,7 @@ def sbatch(options: dict[str, Any]) -> list[str]:
     return ["env", *(f"--unset={name}" for name in misleading(decided)), "sbatch"]
 
 
-def _executor(submission: Submission, request: JobRequest) -> SlurmExecutor:
+def _executor(submission: Submission) -> SlurmExecutor:
     from submitit import SlurmExecutor
 
     class Executor(SlurmExecutor):
@@ -78,7 +78,7 @@ def _executor(submission: Submission, request: JobRequest) -> SlurmExecutor:
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
             return [*sbatch(options), *super()._make_submission_command(submission_file_path)[1:]]
 
-    options = parameters(submission, request)
+    options = parameters(submission)
     # -P: the job's working directory is full of the user's files, which are no modules of ours.
     executor = Executor(submission.folder, python=f"{shlex.quote(sys.executable)} -P")
     executor.update_parameters(**options)
@@ -86,8 +86,9 @@ def _executor(submission: Submission, request: JobRequest) -> SlurmExecutor:
     return executor
 
 
-def parameters(submission: Submission, request: JobRequest) -> dict[str, Any]:
-    """submitit's parameters of a request; an empty value leaves the decision to the cluster."""
+def parameters(submission: Submission) -> dict[str, Any]:
+    """submitit's parameters; an empty value leaves the decision to the cluster."""
+    request = submission.request
     further = {key.lstrip("-"): value for key, value in request.options.items() if value is not False}
     at_once = min(submission.pack, len(submission.seeds))
     megabytes = round(request.memory_gb * 1024) * at_once
@@ -169,7 +170,8 @@ _HINTS = {
 }
 
 
-def _refusal(message: str, submission: Submission, request: JobRequest) -> str:
+def _refusal(message: str, submission: Submission) -> str:
+    request = submission.request
     said = [line.strip() for line in message.splitlines() if "error" in line.lower()] or [message.strip()]
     lines = [f"Slurm refused {submission.name}: {'; '.join(said)}"]
     if "node configuration" in message:

@@ -11,8 +11,9 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from flowmbpo.cluster.request import JobRequest
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import read_json, write_json
 from flowmbpo.runs.layout import JOBS, JobFiles, QueueFiles
@@ -35,7 +36,7 @@ class Submission:
     overrides: tuple[str, ...] = ()
     resume: str = ""  # a run to continue instead of starting one
     accept_changes: bool = False  # of the code since a run began, when it is continued
-    request: dict[str, Any] = field(default_factory=dict)
+    request: JobRequest = field(default_factory=JobRequest)
     submitted_at: float = 0.0
     job_id: str = ""
     code: str = ""  # the copy of the package that runs; empty for what is installed
@@ -92,7 +93,7 @@ class Submission:
     @property
     def device(self) -> str:
         """A node with a broken GPU shall fail, not train on the CPU for 12 hours."""
-        return "cuda" if self.cluster == "slurm" and self.request.get("gpus") else "auto"
+        return "cuda" if self.cluster == "slurm" and self.request.gpus else "auto"
 
     def is_cancelled(self, index: int) -> bool:
         return self.files.cancelled(index).exists()
@@ -105,9 +106,9 @@ class Submission:
         return TaskState.load(self.files.task(index))
 
     def save(self) -> None:
-        document = {**asdict(self), "folder": str(self.folder), "directory": str(self.directory)}
+        changed = {"folder": str(self.folder), "directory": str(self.directory), "request": self.request.document()}
         # The tracking URI may hold a password.
-        write_json(self.files.submission, document, mode=0o600)
+        write_json(self.files.submission, {**asdict(self), **changed}, mode=0o600)
 
     def submitted(self, job_id: str) -> Submission:
         done = replace(self, job_id=job_id)
@@ -123,7 +124,7 @@ class Submission:
             now = here.parents[len(there.relative_to(directory).parts) - 1]
             found["tracking_uri"] = moved_store(found["tracking_uri"], directory, now).uri
             directory = now
-        found |= {"folder": here, "directory": directory}
+        found |= {"folder": here, "directory": directory, "request": JobRequest.model_validate(found["request"])}
         return cls(**found | {key: tuple(found.get(key, ())) for key in ("seeds", "overrides", "names", "sweep")})
 
 

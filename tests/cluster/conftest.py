@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from real_slurm import PROGRAMS, REGISTRY, SCRIPT, Cluster
 
+from flowmbpo.cluster.request import JobRequest
 from flowmbpo.cluster.submission import Submission
 
 Programs = Callable[..., Path]
@@ -43,7 +44,9 @@ def make_submission(directory: Path) -> Callable[..., Submission]:
             "submitted_at": time.time(),
             "job_id": "123",
         }
-        submission = Submission(**{**values, **changes})  # type: ignore[arg-type]
+        values |= changes
+        values["request"] = JobRequest.model_validate(values["request"])
+        submission = Submission(**values)  # type: ignore[arg-type]
         submission.save()
         return submission
 

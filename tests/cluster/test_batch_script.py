@@ -54,7 +54,7 @@ PYTHON -P -u -m submitit.core._submit /home/me/ants/runs/jobs/20251118-100000-fl
 
 
 def text(request: JobRequest, **changes: object) -> str:
-    return slurm.batch_script(replace(SUBMISSION, **changes), request).replace(sys.executable, "PYTHON")
+    return slurm.batch_script(replace(SUBMISSION, request=request, **changes)).replace(sys.executable, "PYTHON")
 
 
 def test_the_plan_on_an_l40s():
@@ -104,14 +104,14 @@ def test_what_slurm_refuses_beside_an_option_of_the_user_is_left_out():
 def test_slurms_refusal_is_passed_on_with_a_hint(make_submission, programs, said, hint):
     programs(srun="exit 0", sbatch=f'echo "sbatch: error: {said}" >&2; exit 1')
     with pytest.raises(WorkFailed) as caught:
-        slurm.submit(make_submission(job_id=""), JobRequest())
+        slurm.submit(make_submission(job_id=""))
     assert said in str(caught.value)
     assert hint in str(caught.value)
 
 
 def test_a_pickle_waits_for_every_task(make_submission, programs):
     calls = programs(srun="exit 0", sbatch="echo Submitted batch job 77") / "calls"
-    done = slurm.submit(make_submission(job_id=""), JobRequest())
+    done = slurm.submit(make_submission(job_id=""))
     assert done.job_id == "77"
     assert Submission.load(done.folder).task_ids() == ["77_0", "77_1"]
     assert {path.name for path in done.folder.glob("*.pkl")} == {"77_0_submitted.pkl", "77_1_submitted.pkl"}
@@ -128,7 +128,7 @@ def test_the_shell_around_a_submission_does_not_change_its_job(make_submission, 
     for name, value in {**foreign, **ours}.items():
         monkeypatch.setenv(name, value)
     seen = programs(srun="exit 0", sbatch='env > "$(dirname "$0")/seen"; echo Submitted batch job 77') / "seen"
-    slurm.submit(make_submission(job_id=""), JobRequest(account="rl-lab"))
+    slurm.submit(make_submission(job_id="", request={"account": "rl-lab"}))
     names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
     assert names.isdisjoint(foreign)
     assert names >= ours.keys()

@@ -21,21 +21,21 @@ from flowmbpo.tracking.code_state import state_of
 from flowmbpo.tracking.store import resolve_store
 
 
-def a_plan(
+def a_draft(
     name: str, seeds: tuple[int, ...] = (0, 1), overrides: tuple[str, ...] = (), **request: object
-) -> planning.Plan:
+) -> Submission:
     wanted = JobRequest(**{"gpu": "", "gpus": 0, "cpus": 2, "memory_gb": 4.0, **request})
-    return planning.Plan(planning.drafts("slurm", seeds, overrides, "", "")(name, wanted), wanted)
+    return planning.drafts("slurm", seeds, overrides, "", "")(name, wanted)
 
 
 def test_what_asks_for_the_same_is_packed_together():
-    one, other = planning.pack([a_plan("a"), a_plan("big", cpus=8), a_plan("b")], 3)
-    assert (one.draft.name, one.draft.names, one.draft.seeds) == ("a+1", ("a", "a", "b", "b"), (0, 1, 0, 1))
-    assert (other.draft.name, other.draft.elements) == ("big", 1)
-    packed = replace(one.draft, job_id="7")
+    one, other = planning.pack([a_draft("a"), a_draft("big", cpus=8), a_draft("b")], 3)
+    assert (one.name, one.names, one.seeds) == ("a+1", ("a", "a", "b", "b"), (0, 1, 0, 1))
+    assert (other.name, other.elements) == ("big", 1)
+    packed = replace(one, job_id="7")
     assert packed.task_ids() == ["7_0.0", "7_0.1", "7_0.2", "7_1.0"]
     assert [list(packed.members(element)) for element in range(packed.elements)] == [[0, 1, 2], [3]]
-    script = slurm.batch_script(one.draft, one.request)
+    script = slurm.batch_script(one)
     assert "#SBATCH --array=0-1%2\n" in script
     assert "#SBATCH --cpus-per-task=6\n" in script
     assert "#SBATCH --mem=12G\n" in script
@@ -62,7 +62,7 @@ def test_ctrl_c_cancels_a_check(directory, programs, monkeypatch):
 
     monkeypatch.setattr(send.time, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        send.check(a_plan("tiny-mlp", overrides=("train.wm_updates=1",)), registry, snapshots=False)
+        send.check(a_draft("tiny-mlp", overrides=("train.wm_updates=1",)), registry, snapshots=False)
     assert "scancel 7_0" in (called / "calls").read_text()
     (submission,) = submissions()
     assert submission.is_cancelled(0)
@@ -76,13 +76,13 @@ def test_a_folder_that_submitit_would_read_as_another_is_refused(directory, monk
     (directory / "100%a").mkdir()
     monkeypatch.chdir(directory / "100%a")
     with pytest.raises(UserError, match="another name"):
-        a_plan("tiny")
+        a_draft("tiny")
 
 
 def test_large_arrays_are_split():
-    parts = list(planning.split(planning.pack([a_plan("a", tuple(range(9)))], 2)[0], 2))
-    assert [part.draft.seeds for part in parts] == [(0, 1, 2, 3), (4, 5, 6, 7), (8,)]
-    assert [len(part.draft.names) for part in parts] == [4, 4, 1]
+    parts = list(planning.split(planning.pack([a_draft("a", tuple(range(9)))], 2)[0], 2))
+    assert [part.seeds for part in parts] == [(0, 1, 2, 3), (4, 5, 6, 7), (8,)]
+    assert [len(part.names) for part in parts] == [4, 4, 1]
 
 
 def test_every_gpu_in_every_partition():
@@ -101,7 +101,7 @@ case "$script" in
   *) echo 'allocation failure: Requested node configuration is not available' >&2; exit 1 ;;
 esac"""
     )
-    starts = planning.expected_starts(a_plan("a", gpu="L40S,A100,H100", gpus=1))
+    starts = planning.expected_starts(a_draft("a", gpu="L40S,A100,H100", gpus=1))
     assert [(start.request.gpu, start.at) for start in starts[:2]] == [
         ("H100", "2026-01-01T09:30:00"),
         ("L40S", "2026-01-01T12:00:00"),
@@ -110,8 +110,8 @@ esac"""
 
 
 def test_the_bill():
-    plan = a_plan("a", (0, 1, 2), gpu="L40S", gpus=2, time_limit="4:00:00")
-    assert planning.bill(plan, 10 * 3600) == "3 run(s) of 3 time limit(s) of 4:00:00 each, 60.0 GPU hours in all"
+    draft = a_draft("a", (0, 1, 2), gpu="L40S", gpus=2, time_limit="4:00:00")
+    assert planning.bill(draft, 10 * 3600) == "3 run(s) of 3 time limit(s) of 4:00:00 each, 60.0 GPU hours in all"
 
 
 def test_one_of_a_race_wins_and_the_others_are_told(make_submission, programs):

@@ -104,7 +104,7 @@ def test_the_earliest_of_two_partitions_one_of_which_is_full(cluster: Cluster):
     assert [line[-2] for line in shown] == ["main", "narrow"]
     assert shown[0][0] < shown[1][0]
     (submission,) = submissions(cluster.directory / "runs" / "jobs")
-    assert submission.request["partition"] == "main"
+    assert submission.request.partition == "main"
     cluster.program("scancel", filler, submission.job_id)
 
 
