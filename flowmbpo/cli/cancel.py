@@ -16,13 +16,10 @@ def cancel(
     from flowmbpo.cluster import overview, send
     from flowmbpo.cluster.submission import find_tasks
 
-    tasks = {submission.task_ids()[index]: (submission, index) for job in jobs for submission, index in find_tasks(job)}
-    for task_id, (submission, index) in tasks.items():
-        state = overview.current_state(submission, index)
+    for task in {task.id: task for job in jobs for task in find_tasks(job)}.values():
+        state = overview.current_state(task)
         if not state.active:
-            tables.say(f"{task_id} has ended already ({state.state})")
+            tables.say(f"{task.id} has ended already ({state.state})")
             continue
-        send.cancel(submission, index)
-        tables.err.print(
-            f"{task_id} {submission.title(index)}/seed-{submission.seeds[index]} cancelled", highlight=False
-        )
+        send.cancel(task)
+        tables.err.print(f"{task.id} {task.run_name} cancelled", highlight=False)

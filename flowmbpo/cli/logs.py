@@ -12,7 +12,7 @@ from flowmbpo.cli import streams, tables
 from flowmbpo.errors import UserError
 
 if TYPE_CHECKING:
-    from flowmbpo.cluster.submission import Submission
+    from flowmbpo.cluster.submission import Task
 
 POLL_SECONDS = 0.5
 STATE_SECONDS = 5.0  # between two questions to the queue while following
@@ -28,24 +28,25 @@ def logs(
     tasks = find_tasks(job)
     if follow:
         if len(tasks) > 1:
-            raise UserError(f"job {job} has several tasks; follow one of {', '.join(tasks[0][0].task_ids())}")
-        _follow(*tasks[0])
-        return
-    for submission, index in tasks:
-        if len(tasks) > 1:
-            typer.echo(
-                f"==> {submission.task_ids()[index]} {submission.title(index)}/seed-{submission.seeds[index]} <=="
+            raise UserError(
+                f"job {job} has several tasks; follow one of {', '.join(task.id for task in tasks[0].submission.tasks)}"
             )
-        log = submission.log(index)
-        if log.exists():
-            sys.stdout.write(log.read_text(encoding="utf-8", errors="replace"))
+        _follow(tasks[0])
+        return
+    for task in tasks:
+        if len(tasks) > 1:
+            typer.echo(f"==> {task.id} {task.run_name} <==")
+        if task.log.exists():
+            sys.stdout.write(task.log.read_text(encoding="utf-8", errors="replace"))
         else:
-            tables.err.print(f"{submission.task_ids()[index]} has not started", highlight=False)
+            tables.err.print(f"{task.id} has not started", highlight=False)
 
 
-def _follow(submission: Submission, index: int) -> None:
+def _follow(task: Task) -> None:
     """Print what is there and what comes, until the task has ended. Ctrl-C stops looking, not the job."""
-    log, position, asked = submission.log(index), 0, 0.0
+    from flowmbpo.cluster.overview import current_state
+
+    log, position, asked = task.log, 0, 0.0
     active = True
     try:
         while True:
@@ -60,14 +61,8 @@ def _follow(submission: Submission, index: int) -> None:
                 return
             if time.monotonic() - asked > STATE_SECONDS:
                 # What was written before the answer is printed once more round the loop.
-                asked, active = time.monotonic(), _is_active(submission, index)
+                asked, active = time.monotonic(), current_state(task).active
             if active:
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _is_active(submission: Submission, index: int) -> bool:
-    from flowmbpo.cluster.overview import current_state
-
-    return current_state(submission, index).active

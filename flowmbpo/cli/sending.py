@@ -58,7 +58,7 @@ def send(
     from flowmbpo.cluster import send as sender
     from flowmbpo.cluster.race import withdraw
 
-    expected = {draft.experiment(0): _expected(registry, draft, store, epochs) for draft in drafts}
+    expected = {draft.tasks[0].experiment: _expected(registry, draft, store, epochs) for draft in drafts}
     if pack > 1:
         drafts = planning.pack(drafts, pack)
     if placement.dry_run:
@@ -109,7 +109,7 @@ def _expected(registry: Registry, draft: Submission, store: Store, epochs: int |
 
     request = planning.alternatives(draft.request)[0]
     device = (request.gpu or "GPU") if request.gpus and draft.cluster == "slurm" else "cpu"
-    spec = registry.resolve(draft.experiment(0), list(draft.overrides)).spec
+    spec = registry.resolve(draft.tasks[0].experiment, list(draft.overrides)).spec
     found = forecast.announce(registry, [spec], device, store.uri, epochs)[0]
     if draft.sweep:
         tables.say("  that is one run; a search trains trials times seeds of them, and then the winner")
@@ -134,7 +134,7 @@ def _preview(drafts: list[Submission], expected: dict[str, Forecast], as_json: b
                 "cluster": draft.cluster,
                 "resources": draft.request.document(),
                 "script": text,
-                **expected[draft.experiment(0)].document(),
+                **expected[draft.tasks[0].experiment].document(),
             }
             for draft, text in zip(drafts, scripts, strict=True)
         ]
@@ -147,7 +147,7 @@ def _report(done: list[Submission], as_json: bool) -> None:
     rows = [
         {
             "job": submission.job_id,
-            "tasks": submission.task_ids(),
+            "tasks": [task.id for task in submission.tasks],
             "name": submission.name,
             "seeds": submission.seeds,
             "cluster": submission.cluster,
@@ -162,5 +162,5 @@ def _report(done: list[Submission], as_json: bool) -> None:
     if as_json:
         return
     tables.say("watch   flowmbpo jobs")
-    tables.say(f"follow  flowmbpo logs {done[0].task_ids()[0]} -f")
+    tables.say(f"follow  flowmbpo logs {done[0].tasks[0].id} -f")
     tables.say(f"cancel  flowmbpo cancel {done[0].job_id}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.cluster import preflight, race, slurm_queue, snapshot
-from flowmbpo.cluster.submission import Submission
+from flowmbpo.cluster.submission import Submission, Task
 from flowmbpo.cluster.task import TERMINATED, Attempt
 from flowmbpo.runs.files import locked
 
@@ -32,23 +32,23 @@ class TrainingTask:
     def __call__(self) -> None:
         """Train until the runs end. Leaves by SystemExit with the worst exit code unless that is 0."""
         submission = Submission.load(self.folder)
-        tasks = [task for task in submission.members(self.index) if not submission.is_cancelled(task)]
+        tasks = [task for task in submission.members(self.index) if not task.is_cancelled]
         if not tasks:
             sys.exit(TERMINATED)
         if submission.pack > 1:  # it may be requeued for the sake of some
-            tasks = [task for task in tasks if submission.task(task).exit_code is None]
+            tasks = [task for task in tasks if task.state.exit_code is None]
         with ExitStack() as stack:
             for task in tasks:
-                stack.enter_context(locked(submission.files.task_lock(task)))  # tells others that the task lives
+                stack.enter_context(locked(task.files.lock))  # tells others that the task lives
             code = train(submission, self.index, tasks) if tasks else 0
         if code:
             sys.exit(code)
 
 
-def train(submission: Submission, element: int, tasks: Sequence[int]) -> int:
+def train(submission: Submission, element: int, tasks: Sequence[Task]) -> int:
     """Look around, start or continue the runs, wait for them, and requeue the job if there is more to do."""
     signals = _Signals()
-    attempts = [Attempt(submission, task) for task in tasks]
+    attempts = [Attempt(task) for task in tasks]
     for attempt in attempts:
         attempt.save()
     if reason := snapshot.missing(submission) or _exhausted(attempts) or _preflight(submission, attempts):
@@ -76,7 +76,7 @@ def train(submission: Submission, element: int, tasks: Sequence[int]) -> int:
 
 
 def _preflight(submission: Submission, attempts: Sequence[Attempt]) -> str:
-    names = dict.fromkeys(submission.experiment(attempt.index) for attempt in attempts)
+    names = dict.fromkeys(attempt.task.experiment for attempt in attempts)
     return preflight.failure(submission, names, attempts[0].environment())
 
 

@@ -14,12 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from flowmbpo.cluster.job import TrainingTask
-from flowmbpo.cluster.states import QueueState, is_alive, recorded_state
-from flowmbpo.cluster.submission import Submission, TaskState, submissions
+from flowmbpo.cluster.states import QueueState, recorded_state
+from flowmbpo.cluster.submission import Submission, Task, TaskState, submissions
 from flowmbpo.cluster.task import Attempt, shell_code
 from flowmbpo.runs.files import BrokenFile, is_locked, locked, read_json, write_json
 from flowmbpo.runs.layout import JOBS, QueueFiles
@@ -65,7 +64,7 @@ def serve(jobs: Path) -> None:
         with locked(QueueFiles(jobs).lock, 2.0) as file:  # `flowmbpo jobs` may hold it for a moment, to look
             if file is None:
                 return
-            running: dict[subprocess.Popen[bytes], _Place] = {}
+            running: _Running = {}
             while _step(jobs, running):
                 time.sleep(POLL_SECONDS)
         # A submission between the last look and the release of the lock found it taken and left: look once more.
@@ -73,37 +72,30 @@ def serve(jobs: Path) -> None:
             return
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Whose task a process of the queue is, and in which slot it runs."""
-
-    submission: Submission
-    index: int
-    slot: int
+_Running = dict[subprocess.Popen[bytes], tuple[Task, int]]  # processes of the queue: which task, in which slot
 
 
-def _step(jobs: Path, running: dict[subprocess.Popen[bytes], _Place]) -> bool:
+def _step(jobs: Path, running: _Running) -> bool:
     """Reap, start what may start; False when nothing waits or runs."""
     for process in [process for process in running if process.poll() is not None]:
-        place = running.pop(process)
-        if process.returncode and not place.submission.task(place.index).starts:  # it could not even say so itself
-            record = TaskState(ended_at=time.time(), exit_code=shell_code(process.returncode))
-            record.save(place.submission.files.task(place.index))
+        task, _ = running.pop(process)
+        if process.returncode and not task.state.starts:  # it could not even say so itself
+            task.save(TaskState(ended_at=time.time(), exit_code=shell_code(process.returncode)))
     waiting = _waiting(jobs)
     # Tasks that an earlier, killed queue has started count too.
-    others = sum(is_alive(s, i) for s in _local(jobs) for i in range(len(s.seeds))) if waiting else 0
+    others = sum(task.is_alive for submission in _local(jobs) for task in submission.tasks) if waiting else 0
     slots = _slots(jobs)
     while waiting and max(len(running), others) < slots:
-        submission, index = waiting.pop(0)
-        taken = {place.slot for place in running.values()}
-        place = _Place(submission, index, next(slot for slot in range(slots) if slot not in taken))
-        running[_start(place)] = place
+        task = waiting.pop(0)
+        taken = {slot for _, slot in running.values()}
+        free = next(slot for slot in range(slots) if slot not in taken)
+        running[_start(task, free)] = (task, free)
         others += 1
     return bool(running or waiting)
 
 
-def _start(place: _Place) -> subprocess.Popen[bytes]:
-    submission, index = place.submission, place.index
+def _start(task: Task, slot: int) -> subprocess.Popen[bytes]:
+    submission = task.submission
     try:
         environment = {str(name): str(value) for name, value in read_json(submission.files.environment).items()}
     except (BrokenFile, AttributeError):
@@ -113,13 +105,13 @@ def _start(place: _Place) -> subprocess.Popen[bytes]:
         path = [str(submission.code_folder), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     if devices and submission.request.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = devices[place.slot % len(devices)]
-    submission.files.started(index).touch()
-    if all(submission.files.started(number).exists() for number in range(len(submission.seeds))):
+        environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    task.files.started.touch()
+    if all(other.files.started.exists() for other in submission.tasks):
         submission.files.environment.unlink(missing_ok=True)
-    with open(submission.log(index), "ab") as log:
+    with open(task.log, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "flowmbpo.cluster.local", str(submission.folder), str(index)],
+            [sys.executable, "-P", "-m", "flowmbpo.cluster.local", str(submission.folder), str(task.index)],
             cwd=submission.directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -133,15 +125,11 @@ def _local(jobs: Path) -> list[Submission]:
     return [submission for submission in submissions(jobs) if submission.cluster == "local"]
 
 
-def _waiting(jobs: Path) -> list[tuple[Submission, int]]:
+def _waiting(jobs: Path) -> list[Task]:
     """Tasks that have not been started, in the order of submission."""
     ordered = sorted(_local(jobs), key=lambda submission: int(submission.job_id.partition("-")[2]))
-    return [
-        (submission, index)
-        for submission in ordered
-        for index in range(len(submission.seeds))
-        if not submission.files.started(index).exists() and not submission.is_cancelled(index)
-    ]
+    tasks = (task for submission in ordered for task in submission.tasks)
+    return [task for task in tasks if not (task.files.started.exists() or task.is_cancelled)]
 
 
 def _slots(jobs: Path) -> int:
@@ -158,36 +146,32 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     return list(query_gpus("index"))
 
 
-def state(submission: Submission, index: int) -> QueueState:
+def state(task: Task) -> QueueState:
     """State of a task in Slurm's words."""
-    found = recorded_state(submission, index)
-    if is_alive(submission, index):
+    found = recorded_state(task)
+    if task.is_alive:
         return QueueState("RUNNING", node=found.node)
     if found.state != "PENDING":
         return found
     try:
-        started = time.time() - submission.files.started(index).stat().st_mtime
+        started = time.time() - task.files.started.stat().st_mtime
     except FileNotFoundError:
-        served = _is_served(submission.folder.parent)
+        served = is_locked(QueueFiles(task.submission.folder.parent).lock)
         return QueueState("PENDING", "Resources" if served else "queue stopped: the next `flowmbpo submit` starts it")
     return QueueState("CONFIGURING" if started < STARTUP_SECONDS else "KILLED")
 
 
-def _is_served(jobs: Path) -> bool:
-    return bool(is_locked(QueueFiles(jobs).lock))
-
-
-def terminate(submission: Submission, index: int) -> None:
+def terminate(task: Task) -> None:
     """Ask a running task to write a checkpoint and stop."""
-    pid = submission.task(index).pid
-    if pid and is_alive(submission, index):
+    pid = task.state.pid
+    if pid and task.is_alive:
         os.kill(pid, signal.SIGTERM)
 
 
 def preview(submission: Submission) -> str:
     """The commands that the queue would run, one per seed."""
-    attempts = [Attempt(submission, index) for index in range(len(submission.seeds))]
-    lines = [shlex.join(["flowmbpo", *attempt.command(submission.resume)[4:]]) for attempt in attempts]
+    commands = [Attempt(task).command(submission.resume) for task in submission.tasks]
+    lines = [shlex.join(["flowmbpo", *command[4:]]) for command in commands]
     at_once = submission.request.parallel or max(1, len(visible_gpus()))
     return "\n".join([f"# on this machine, {at_once} at once, in {submission.directory}", *lines])
 

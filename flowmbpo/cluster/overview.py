@@ -13,8 +13,8 @@ from pathlib import Path
 
 from flowmbpo.cluster import local, slurm, slurm_queue
 from flowmbpo.cluster.states import ACTIVE, QueueState, recorded_state
-from flowmbpo.cluster.submission import Submission
-from flowmbpo.cluster.task import runs_of_tasks, task_tag
+from flowmbpo.cluster.submission import Submission, Task
+from flowmbpo.cluster.task import runs_of_tasks
 from flowmbpo.data_types import Document
 from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.records import RunRecord
@@ -63,68 +63,62 @@ def rows(submissions: Iterable[Submission], runs: Mapping[str, RunRecord]) -> li
     for folder in {submission.directory / RUNS for submission in chosen}:
         run_ids |= runs_of_tasks(folder)
     found = []
-    for submission in chosen:
-        for index in range(len(submission.seeds)):
-            state = task_state(submission, index, states.get(submission.element_id(index)))
-            run_id = submission.resume or run_ids.get(task_tag(submission.folder, index), "")
-            found.append(_row(submission, index, state, run_id, runs.get(run_id)))
+    for task in (task for submission in chosen for task in submission.tasks):
+        run_id = task.submission.resume or run_ids.get(task.tag, "")
+        found.append(_row(task, task_state(task, states.get(task.element_id)), run_id, runs.get(run_id)))
     return found
 
 
-def gpu_hours(submission: Submission, index: int) -> tuple[float, float]:
+def gpu_hours(task: Task) -> tuple[float, float]:
     """GPU hours of a task on Slurm: the time limits of its starts, and how long it really ran."""
+    submission, record = task.submission, task.state
     gpus = submission.request.gpus if submission.cluster == "slurm" else 0
     if not gpus:
         return 0.0, 0.0
-    record, share = submission.task(index), gpus / min(submission.pack, len(submission.seeds)) / 3600
+    share = gpus / min(submission.pack, len(submission.seeds)) / 3600
     asked = record.starts * slurm.seconds(submission.request.time_limit)
-    return share * asked, share * record.seconds(submission.log(index))
+    return share * asked, share * task.seconds(record)
 
 
 def gpu_hours_by_experiment(submissions: Iterable[Submission]) -> dict[str, tuple[float, float]]:
     """Sums of `gpu_hours`, without experiments that need no GPU."""
     sums: dict[str, tuple[float, float]] = {}
-    for submission in submissions:
-        for index in range(len(submission.seeds)):
-            name, (asked, used) = submission.title(index), gpu_hours(submission, index)
-            before = sums.get(name, (0.0, 0.0))
-            sums[name] = (before[0] + asked, before[1] + used)
+    for task in (task for submission in submissions for task in submission.tasks):
+        asked, used = gpu_hours(task)
+        before = sums.get(task.title, (0.0, 0.0))
+        sums[task.title] = (before[0] + asked, before[1] + used)
     return {name: hours for name, hours in sums.items() if any(hours)}
 
 
-def current_state(submission: Submission, index: int) -> QueueState:
+def current_state(task: Task) -> QueueState:
     """The state of one task, asked now. Raises WorkFailed if Slurm is silent."""
-    if submission.cluster == "local":
-        return local.state(submission, index)
-    queued = slurm_queue.states([submission.job_id])
-    return task_state(submission, index, queued.get(submission.element_id(index)))
+    asked = [task.submission.job_id] if task.submission.cluster == "slurm" else []
+    return task_state(task, slurm_queue.states(asked).get(task.element_id))
 
 
-def task_state(submission: Submission, index: int, queued: QueueState | None) -> QueueState:
+def task_state(task: Task, queued: QueueState | None) -> QueueState:
     """The state of one task; `queued` is what Slurm says (None: it has forgotten the task or is not asked)."""
-    if submission.cluster == "local":
-        return local.state(submission, index)
+    if task.submission.cluster == "local":
+        return local.state(task)
+    recorded = recorded_state(task)
     if queued is None:
-        recorded = recorded_state(submission, index)
         # Slurm knows everything that waits, so a task without a record has been cancelled or was lost.
         return QueueState("UNKNOWN") if recorded.state == "PENDING" else recorded
-    recorded = recorded_state(submission, index)
-    if submission.pack > 1 and recorded.state not in ("PENDING", "KILLED"):
+    if task.submission.pack > 1 and recorded.state not in ("PENDING", "KILLED"):
         return recorded  # the others in the job go on
     # Without memory accounting Slurm calls it FAILED; the task has seen more.
     return recorded if queued.state == "FAILED" and recorded.state in ("OUT_OF_MEMORY", "KILLED") else queued
 
 
-def _row(submission: Submission, index: int, state: QueueState, run_id: str, run: RunRecord | None) -> TaskRow:
-    record = submission.task(index)
-    log = submission.log(index)
-    asked, used = gpu_hours(submission, index)
+def _row(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> TaskRow:
+    submission, record = task.submission, task.state
+    asked, used = gpu_hours(task)
     waits = state.reason if state.state == "PENDING" else ""
     over = not state.active and state.state != "COMPLETED"
     return TaskRow(
-        job=submission.task_ids()[index],
-        name=submission.title(index),
-        seed=submission.seeds[index],
+        job=task.id,
+        name=task.title,
+        seed=task.seed,
         cluster=submission.cluster,
         state=state.state,
         reason=waits,
@@ -138,32 +132,32 @@ def _row(submission: Submission, index: int, state: QueueState, run_id: str, run
         eta_seconds=run.eta_seconds if run and state.active else None,
         submitted_at=submission.submitted_at,
         ended_at=None if state.active else record.ended_at,
-        note=_note(submission, index, state, run_id, run) if over else slurm.hint(waits),
-        log=str(log),
+        note=_note(task, state, run_id, run) if over else slurm.hint(waits),
+        log=str(task.log),
         gpu_hours_asked=asked,
         gpu_hours_used=used,
     )
 
 
-def _note(submission: Submission, index: int, state: QueueState, run_id: str, run: RunRecord | None) -> str:
+def _note(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> str:
     """Why it ended, what it reached, how to go on."""
-    record = submission.task(index)
-    memory = submission.request.memory_gb
-    unborn = not record.starts and last_words(submission.log(index))  # what it said instead of beginning
+    record, memory = task.state, task.submission.request.memory_gb
+    said = last_words(task.log)
+    unborn = not record.starts and said  # what it said instead of beginning
     why = unborn or (
         {
             "OUT_OF_MEMORY": f"the job used up its memory of {memory:g} GB",
             "TIMEOUT": "the time limit came before a checkpoint was written",
             "NODE_FAIL": "the node failed",
             "KILLED": "killed from outside without a word: out of memory, or the machine went down",
-            "CANCELLED": submission.why_cancelled(index),
+            "CANCELLED": (task.is_cancelled and task.files.cancelled.read_text(encoding="utf-8")) or "cancelled",
             "UNKNOWN": "Slurm knows nothing of it any more and it has never started",
         }.get(state.state)
         or record.message
-        or last_words(submission.log(index))
+        or said
     )
     if state.state == "FAILED" and not record.starts:
-        said = last_words(submission.log(index)) or "not a word in its log"
+        said = said or "not a word in its log"
         why = f"the job ended before flowmbpo began ({said}); cure: check `setup` in cluster.toml, and that "
         why += f"{sys.executable} works on {state.node or 'the node'}"
     parts = [why or f"ended with exit code {record.exit_code}"]
@@ -175,7 +169,7 @@ def _note(submission: Submission, index: int, state: QueueState, run_id: str, ru
         parts.append(f"reached epoch {run.epoch:,}{of}{reward}")
     if run_id:
         more = f" --memory {memory * 1.5:g}" if state.state == "OUT_OF_MEMORY" else ""
-        parts.append(f"continue: {submission.continued_by(run_id, more)}")
+        parts.append(f"continue: {task.submission.continued_by(run_id, more)}")
     return "; ".join(parts)
 
 

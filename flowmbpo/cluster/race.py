@@ -37,11 +37,11 @@ def withdraw(submission: Submission, element: int) -> None:
         return
     rivals = [rival for rival in all_submissions(submission.folder.parent) if rival.race == submission.race]
     lost = [rival for rival in rivals if rival.folder.name != winner]
-    first = next((rival.element_id(element * rival.pack) for rival in rivals if rival not in lost), winner)
+    first = next((rival.element_id(element) for rival in rivals if rival not in lost), winner)
     for rival in lost:
         for task in rival.members(element):
-            rival.files.cancelled(task).write_text(f"{first} was ready first", encoding="utf-8")
-    taken = [rival.element_id(element * rival.pack) for rival in lost if rival.job_id and rival != submission]
+            task.files.cancelled.write_text(f"{first} was ready first", encoding="utf-8")
+    taken = [rival.element_id(element) for rival in lost if rival.job_id and rival != submission]
     with suppress(WorkFailed):  # they notice by themselves when they start
         if taken:
             slurm_queue.cancel(taken)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flowmbpo.cluster import local, overview, slurm, slurm_queue, snapshot
-from flowmbpo.cluster.submission import Submission, new_folder
+from flowmbpo.cluster.submission import Submission, Task, new_folder
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs.files import locked
 from flowmbpo.runs.layout import JOBS, QueueFiles
@@ -51,17 +51,17 @@ def check(draft: Submission, registry: Path, *, snapshots: bool) -> None:
         sweep=(),
         space="",
     )
-    pretrain = load_registry(registry).resolve(draft.experiment(0), list(draft.overrides)).spec.train.pretrain
+    pretrain = load_registry(registry).resolve(draft.tasks[0].experiment, list(draft.overrides)).spec.train.pretrain
     if pretrain:  # the check has a folder of its own
         key = "train.pretrain.data"
         others = [given for given in draft.overrides if given.partition("=")[0].strip() != key]
         draft = replace(draft, overrides=(*others, f"{key}={draft.directory / pretrain.data}"))
     submission = send(draft, registry, snapshots=snapshots)
     try:
-        while overview.current_state(submission, 0).active:
+        while overview.current_state(submission.tasks[0]).active:
             time.sleep(_POLL_SECONDS)
     except BaseException:
-        cancel(submission, 0)
+        cancel(submission.tasks[0])
         raise
     (row,) = overview.rows([submission], {})
     if row.state != "COMPLETED":
@@ -71,12 +71,12 @@ def check(draft: Submission, registry: Path, *, snapshots: bool) -> None:
     shutil.rmtree(submission.folder, ignore_errors=True)
 
 
-def cancel(submission: Submission, index: int) -> None:
+def cancel(task: Task) -> None:
     """Stop a task, which writes a checkpoint first. Raises WorkFailed when Slurm does not answer."""
-    submission.files.cancelled(index).touch()
-    if submission.cluster == "slurm":
-        others = submission.members(index // submission.pack)
-        if all(submission.is_cancelled(other) for other in others):  # else the job tells the one run
-            slurm_queue.cancel([submission.element_id(index)])
+    task.files.cancelled.touch()
+    if task.submission.cluster == "slurm":
+        together = [other for other in task.submission.tasks if other.element_id == task.element_id]
+        if all(other.is_cancelled for other in together):  # else the job tells the one run
+            slurm_queue.cancel([task.element_id])
     else:
-        local.terminate(submission, index)
+        local.terminate(task)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from flowmbpo.cluster.submission import Submission
-from flowmbpo.runs.files import is_locked
+from flowmbpo.cluster.submission import Task
 
 ACTIVE = {
     "PENDING",
@@ -35,23 +34,18 @@ class QueueState:
         return self.state in ACTIVE
 
 
-def recorded_state(submission: Submission, index: int) -> QueueState:
+def recorded_state(task: Task) -> QueueState:
     """How a task ended as far as it could write it down itself; PENDING when it has not started."""
-    record = submission.task(index)
+    record = task.state
     code = record.exit_code
     if code == 0:
         name = "COMPLETED"
     elif record.out_of_memory:
         name = "OUT_OF_MEMORY"
-    elif submission.is_cancelled(index) or code in (128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
+    elif task.is_cancelled or code in (128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         name = "CANCELLED"
     elif code is None:
         name = "KILLED" if record.starts else "PENDING"
     else:
         name = "KILLED" if code == 128 + signal.SIGKILL else "FAILED"
     return QueueState(name, node=record.node)
-
-
-def is_alive(submission: Submission, index: int) -> bool:
-    """Whether the task's process holds its lock (told for this machine only)."""
-    return bool(is_locked(submission.files.task_lock(index)))

@@ -15,7 +15,7 @@ from typing import Literal
 
 from flowmbpo.cluster.request import JobRequest
 from flowmbpo.errors import UserError
-from flowmbpo.runs.files import read_json, write_json
+from flowmbpo.runs.files import is_locked, read_json, write_json
 from flowmbpo.runs.layout import JOBS, JobFiles, QueueFiles
 from flowmbpo.tracking.places import moved_store
 
@@ -51,40 +51,28 @@ class Submission:
     def files(self) -> JobFiles:
         return JobFiles(self.folder)
 
-    def task_ids(self) -> list[str]:
-        """`JOB_0`, `JOB_1`, ...: one id per seed, as Slurm writes them; packed ones are `JOB_0.0`, `JOB_0.1`, ..."""
-        indices = range(len(self.seeds))
-        return [self.element_id(i) + (f".{i % self.pack}" if self.pack > 1 else "") for i in indices]
-
-    def element_id(self, index: int) -> str:
-        """Slurm's id of what task `index` runs in."""
-        return f"{self.job_id}_{index // self.pack}"
+    @property
+    def tasks(self) -> list[Task]:
+        """One per seed."""
+        return [Task(self, index) for index in range(len(self.seeds))]
 
     @property
     def elements(self) -> int:
         return -(-len(self.seeds) // self.pack)
 
-    def members(self, element: int) -> range:
+    def element_id(self, element: int) -> str:
+        """Slurm's id of one element of the array."""
+        return f"{self.job_id}_{element}"
+
+    def members(self, element: int) -> list[Task]:
         """The tasks in one element of the array."""
-        return range(element * self.pack, min((element + 1) * self.pack, len(self.seeds)))
-
-    def experiment(self, index: int) -> str:
-        return self.names[index] if self.names else self.name
-
-    def title(self, index: int) -> str:
-        """The experiment of a task's runs."""
-        return self.name if self.sweep else self.experiment(index)
+        return self.tasks[element * self.pack : (element + 1) * self.pack]
 
     def continued_by(self, run_id: str, options: str = "") -> str:
         """What goes on with a run of this submission."""
         if self.sweep:
             return "the same `flowmbpo sweep` again"
         return f"flowmbpo submit --resume {run_id}{options}"
-
-    def log(self, index: int) -> Path:
-        """Everything the task printed; of a packed one that has not begun, what its job printed."""
-        own = self.files.log(self.task_ids()[index])
-        return own if self.pack == 1 or own.exists() else self.files.log(self.element_id(index))
 
     @property
     def code_folder(self) -> Path | None:
@@ -94,16 +82,6 @@ class Submission:
     def device(self) -> str:
         """A node with a broken GPU shall fail, not train on the CPU for 12 hours."""
         return "cuda" if self.cluster == "slurm" and self.request.gpus else "auto"
-
-    def is_cancelled(self, index: int) -> bool:
-        return self.files.cancelled(index).exists()
-
-    def why_cancelled(self, index: int) -> str:
-        file = self.files.cancelled(index)
-        return (file.read_text(encoding="utf-8") if file.exists() else "") or "cancelled"
-
-    def task(self, index: int) -> TaskState:
-        return TaskState.load(self.files.task(index))
 
     def save(self) -> None:
         changed = {"folder": str(self.folder), "directory": str(self.directory), "request": self.request.document()}
@@ -128,6 +106,55 @@ class Submission:
         return cls(**found | {key: tuple(found.get(key, ())) for key in ("seeds", "overrides", "names", "sweep")})
 
 
+class Task:
+    """Task `index` of a submission: it trains one seed."""
+
+    def __init__(self, submission: Submission, index: int) -> None:
+        self.submission, self.index = submission, index
+        self.files = submission.files.task(index)
+        self.seed = submission.seeds[index]
+        self.experiment = submission.names[index] if submission.names else submission.name
+        self.title = submission.name if submission.sweep else self.experiment  # the experiment of its runs
+        self.run_name = f"{self.title}/seed-{self.seed}"
+        # Its runs are tagged with it: unique, also when a cluster counts from 1 again.
+        self.tag = f"{submission.folder.name}/{index}"
+        # As Slurm writes them: `JOB_0` for both, or a packed task `JOB_0.0` in the element `JOB_0`.
+        self.element_id = submission.element_id(index // submission.pack)
+        self.id = self.element_id + (f".{index % submission.pack}" if submission.pack > 1 else "")
+
+    @property
+    def log(self) -> Path:
+        """Everything it printed; of a packed one that has not begun, what its job printed."""
+        own = self.submission.files.log(self.id)
+        return own if own.exists() else self.submission.files.log(self.element_id)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.files.cancelled.exists()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process holds its lock (told for this machine only)."""
+        return bool(is_locked(self.files.lock))
+
+    @property
+    def state(self) -> TaskState:
+        try:
+            return TaskState(**read_json(self.files.state))
+        except (ValueError, TypeError):
+            return TaskState()
+
+    def save(self, state: TaskState) -> None:
+        write_json(self.files.state, asdict(state))
+
+    def seconds(self, state: TaskState) -> float:
+        """How long all starts lasted; one that was killed, or goes on, has said something just before."""
+        if state.started_at is None:
+            return 0.0
+        ended = state.ended_at or (self.log.stat().st_mtime if self.log.exists() else state.started_at)
+        return state.used_seconds + max(0.0, ended - state.started_at)
+
+
 @dataclass(frozen=True)
 class TaskState:
     """What a task tells about itself. Times are seconds since 1970; `exit_code` is None while it runs or if it was
@@ -144,23 +171,6 @@ class TaskState:
     out_of_memory: bool = False
     peak_memory_mb: float | None = None
     message: str = ""
-
-    @classmethod
-    def load(cls, path: Path) -> TaskState:
-        try:
-            return cls(**read_json(path))
-        except (ValueError, TypeError):
-            return cls()
-
-    def seconds(self, log: Path) -> float:
-        """How long all starts lasted; one that was killed, or goes on, has said something just before."""
-        if self.started_at is None:
-            return 0.0
-        ended = self.ended_at or (log.stat().st_mtime if log.exists() else self.started_at)
-        return self.used_seconds + max(0.0, ended - self.started_at)
-
-    def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
 
 
 def new_folder(name: str, jobs: Path = JOBS) -> Path:
@@ -186,14 +196,12 @@ def all_submissions(jobs: Path) -> list[Submission]:
     return found
 
 
-def find_tasks(selector: str, jobs: Path = JOBS) -> list[tuple[Submission, int]]:
+def find_tasks(selector: str, jobs: Path = JOBS) -> list[Task]:
     """The tasks meant by a job id (all of its tasks) or a task id (`JOB_INDEX`). Raises UserError."""
     known = submissions(jobs)
     for submission in reversed(known):
-        ids = submission.task_ids()
-        meant = [i for i, own in enumerate(ids) if selector in (own, submission.element_id(i), submission.job_id)]
-        if meant:
-            return [(submission, index) for index in meant]
+        if meant := [one for one in submission.tasks if selector in (one.id, one.element_id, submission.job_id)]:
+            return meant
     if not known:
         raise UserError(f"no job {selector!r}: nothing was submitted from this directory (no {jobs})")
     recent = ", ".join(submission.job_id for submission in known[-5:])

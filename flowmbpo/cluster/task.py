@@ -20,13 +20,13 @@ from typing import Any
 
 from flowmbpo.cluster import slurm_queue
 from flowmbpo.cluster.preflight import say
-from flowmbpo.cluster.submission import Submission, TaskState
+from flowmbpo.cluster.submission import Task, TaskState
 from flowmbpo.runs.checkpoint import fingerprint
 from flowmbpo.runs.journal import first_entry
 from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.tracking.store import sqlite_store
 
-TASK_TAG = "flowmbpo.job_task"  # <submission folder>/<task>: unique, also when a cluster counts from 1 again
+TASK_TAG = "flowmbpo.job_task"
 CHECKPOINTED = 128 + signal.SIGUSR1  # exit code of a run that stopped because it was told to make room
 TERMINATED = 128 + signal.SIGTERM
 
@@ -37,12 +37,14 @@ class Attempt:
     child: subprocess.Popen[bytes]
     _told = False
 
-    def __init__(self, submission: Submission, index: int) -> None:
-        self.submission = submission
-        self.index = index
-        self.job = _job_id(submission, index)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.submission = submission = task.submission
+        # The job may start before `submit` has written its id down.
+        job_id = submission.job_id or os.environ.get("SLURM_ARRAY_JOB_ID", "")
+        self.job = replace(submission, job_id=job_id).tasks[task.index].id
         self.runs = submission.directory / RUNS
-        before = submission.task(index)
+        before = task.state
         waiting_since = before.ended_at if before.requeued and before.ended_at else submission.submitted_at
         self.queue_seconds = max(0.0, time.time() - waiting_since)
         self.state = TaskState(
@@ -50,7 +52,7 @@ class Attempt:
             started_at=time.time(),
             node=socket.gethostname(),
             pid=os.getpid(),
-            used_seconds=before.seconds(submission.log(index)),
+            used_seconds=task.seconds(before),
         )
 
     def begin(self) -> None:
@@ -68,7 +70,7 @@ class Attempt:
 
     def ended(self) -> bool:
         """Whether the run has ended; then it is recorded how. Passes on that the task was cancelled."""
-        if self.submission.pack > 1 and self.submission.is_cancelled(self.index) and not self._told:
+        if self.submission.pack > 1 and self.task.is_cancelled and not self._told:
             self._told = True
             self.send(signal.SIGTERM)
         code = self.child.poll()
@@ -96,7 +98,7 @@ class Attempt:
         """Whether the ended run is to be continued by this job; where it should but cannot, that is recorded."""
         code = self.state.exit_code or 0
         told = asked_for_room or code == CHECKPOINTED
-        if self.submission.is_cancelled(self.index):
+        if self.task.is_cancelled:
             return False
         if self.submission.cluster != "slurm":
             if code == CHECKPOINTED:  # around a local queue there may be an allocation, but that job is the user's own
@@ -115,13 +117,13 @@ class Attempt:
 
     def command(self, run_id: str) -> list[str]:
         """`flowmbpo run` or `sweep` of this installation, with the registry as it was at submission."""
-        submission, name = self.submission, self.submission.experiment(self.index)
+        submission, name = self.submission, self.task.experiment
         command = [sys.executable, "-P", "-m", "flowmbpo"]  # -P: files lying around are no modules
         if run_id and not submission.sweep:
             command += ["run", "--resume", run_id, *(["--accept-changes"] if submission.accept_changes else [])]
         else:
             searched = ["--space", str(submission.files.space), *submission.sweep]
-            seed = ["--seed", str(submission.seeds[self.index])]
+            seed = ["--seed", str(self.task.seed)]
             command += ["sweep", name, *searched] if submission.sweep else ["run", name, *seed]
             for override in submission.overrides:
                 command += ["--set", override]
@@ -133,11 +135,11 @@ class Attempt:
 
     def run_id(self) -> str:
         """The run that this task trains; empty before its first start."""
-        return self.submission.resume or runs_of_tasks(self.runs).get(task_tag(self.submission.folder, self.index), "")
+        return self.submission.resume or runs_of_tasks(self.runs).get(self.task.tag, "")
 
     def _preempted(self, code: int) -> bool:
         """SIGTERM while Slurm still calls the job running: the node is wanted for others, nobody cancelled the job."""
-        if code != TERMINATED or self.submission.is_cancelled(self.index):
+        if code != TERMINATED or self.task.is_cancelled:
             return False
         return slurm_queue.state_of(os.environ.get("SLURM_JOB_ID", "")) in ("RUNNING", "PREEMPTED")
 
@@ -147,7 +149,7 @@ class Attempt:
             "MLFLOW_TRACKING_URI": self.submission.tracking_uri,
             "PYTHONUNBUFFERED": "1",
             "FLOWMBPO_JOB": self.job,
-            "FLOWMBPO_JOB_TASK": task_tag(self.submission.folder, self.index),
+            "FLOWMBPO_JOB_TASK": self.task.tag,
             "FLOWMBPO_NODE": socket.gethostname(),
             "FLOWMBPO_REQUEUES": "1" if self.submission.cluster == "slurm" else "",
             "FLOWMBPO_QUEUE_SECONDS": f"{self.queue_seconds:.0f}",
@@ -155,11 +157,7 @@ class Attempt:
 
     def save(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
-        self.state.save(self.submission.files.task(self.index))
-
-
-def task_tag(folder: Path, index: int) -> str:
-    return f"{folder.name}/{index}"
+        self.task.save(self.state)
 
 
 def runs_of_tasks(runs: Path) -> dict[str, str]:
@@ -187,11 +185,6 @@ def newest_state(run_folder: Path) -> tuple[int, str] | None:
     """How far the newest resumable state is: its epoch and checksum, since a long phase has states of its own."""
     epoch = resumable_epoch(run_folder)
     return None if epoch is None else (epoch, fingerprint(RunFiles(run_folder).resumable(epoch)))
-
-
-def _job_id(submission: Submission, index: int) -> str:
-    # The job may start before `submit` has written its id down.
-    return replace(submission, job_id=submission.job_id or os.environ.get("SLURM_ARRAY_JOB_ID", "")).task_ids()[index]
 
 
 def shell_code(code: int) -> int:

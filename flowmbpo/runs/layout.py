@@ -118,17 +118,18 @@ class JobFiles:
         """The name is submitit's."""
         return self.root / f"{task_id}_0_log.out"
 
-    def task(self, index: int) -> Path:
-        return self.root / f"task-{index}.json"
+    def task(self, index: int) -> TaskFiles:
+        return TaskFiles(self.root / f"task-{index}")
 
-    def task_lock(self, index: int) -> Path:
-        return self.root / f"task-{index}.lock"
 
-    def started(self, index: int) -> Path:
-        return self.root / f"task-{index}.started"
+class TaskFiles:
+    """What one task of a submission leaves there."""
 
-    def cancelled(self, index: int) -> Path:
-        return self.root / f"task-{index}.cancelled"
+    def __init__(self, place: Path) -> None:
+        self.state = place.with_suffix(".json")
+        self.lock = place.with_suffix(".lock")  # held while it lives
+        self.started = place.with_suffix(".started")  # by this machine's queue
+        self.cancelled = place.with_suffix(".cancelled")  # may say why
 
 
 class QueueFiles:

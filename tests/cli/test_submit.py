@@ -207,8 +207,8 @@ def test_jobs_show_queue_and_errors_without_a_store(cli):
     assert json.loads(cli("jobs", "--json").stdout) == []
     cli("submit", "first")
     (submission,) = submissions()
-    TaskState(starts=1, exit_code=1, node="n7").save(submission.files.task(0))
-    submission.log(0).write_text("started\nfailed: diverged by epoch 3\n")
+    submission.tasks[0].save(TaskState(starts=1, exit_code=1, node="n7"))
+    submission.tasks[0].log.write_text("started\nfailed: diverged by epoch 3\n")
     (row,) = json.loads(cli("jobs", "--json").stdout)
     assert (row["job"], row["state"], row["node"], row["run_status"]) == ("8_0", "FAILED", "n7", None)
     assert row["note"] == "failed: diverged by epoch 3"
@@ -223,7 +223,7 @@ touch {tmp_path}/looked"""
     cli.slurm(sbatch="echo Submitted batch job 8", squeue=looks)
     cli("submit", "first")
     (submission,) = submissions()
-    TaskState(starts=1, started_at=0.0, ended_at=7200.0, exit_code=0).save(submission.files.task(0))
+    submission.tasks[0].save(TaskState(starts=1, started_at=0.0, ended_at=7200.0, exit_code=0))
     shown = cli("jobs", "--watch", "--interval", "1").stdout
     assert [word for word in shown.split() if word in ("PENDING", "COMPLETED")] == ["PENDING", "COMPLETED"]
     assert "sacctmgr" in shown  # what the limit is, in the first table only
@@ -258,9 +258,9 @@ def a_finished_job(cli, seeds: str) -> Submission:
     cli.slurm(sbatch="echo Submitted batch job 8", squeue="exit 0", scancel="exit 0")
     cli("submit", "first", "--seeds", seeds)
     (submission,) = submissions()
-    for index in range(len(submission.seeds)):
-        TaskState(starts=1, exit_code=0).save(submission.files.task(index))
-        submission.log(index).write_text(f"words of {index}\n")
+    for task in submission.tasks:
+        task.save(TaskState(starts=1, exit_code=0))
+        task.log.write_text(f"words of {task.index}\n")
     return submission
 
 
@@ -290,5 +290,5 @@ def test_cancel_asks_slurm_once_per_living_task(cli, tmp_path):
     said = cli("cancel", "8", "8_1").stderr
     assert "8_0 has ended already (COMPLETED)" in said
     assert [line for line in calls.read_text().splitlines() if "scancel" in line] == ["scancel 8_1", "scancel 8_2"]
-    assert [submission.is_cancelled(index) for index in range(3)] == [False, True, True]
+    assert [task.is_cancelled for task in submission.tasks] == [False, True, True]
     cli("cancel", "77", code=2)

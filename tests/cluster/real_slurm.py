@@ -106,7 +106,7 @@ class Cluster:
 
     def record(self) -> TaskState:
         """The task of the only submission."""
-        return submissions(self.directory / "runs" / "jobs")[-1].task(0)
+        return submissions(self.directory / "runs" / "jobs")[-1].tasks[0].state
 
     def clear(self) -> None:
         """Nothing of one test is in the way of the next."""

@@ -113,7 +113,7 @@ def test_a_pickle_waits_for_every_task(make_submission, programs):
     calls = programs(srun="exit 0", sbatch="echo Submitted batch job 77") / "calls"
     done = slurm.submit(make_submission(job_id=""))
     assert done.job_id == "77"
-    assert Submission.load(done.folder).task_ids() == ["77_0", "77_1"]
+    assert [task.id for task in Submission.load(done.folder).tasks] == ["77_0", "77_1"]
     assert {path.name for path in done.folder.glob("*.pkl")} == {"77_0_submitted.pkl", "77_1_submitted.pkl"}
     assert calls.read_text().startswith("sbatch ")
     assert "--array=0-1%2" in (done.folder / "77_submission.sh").read_text()

@@ -42,7 +42,7 @@ def give_run(submission: Submission, index: int, run_id: str) -> None:
 def test_a_running_and_a_waiting_task(make_submission, programs):
     programs(squeue="echo '123_0|RUNNING|None|node07'; echo '123_1|PENDING|Priority|'")
     submission = make_submission()
-    TaskState(starts=3, node="node07").save(submission.files.task(0))
+    submission.tasks[0].save(TaskState(starts=3, node="node07"))
     give_run(submission, 0, "abc")
     running, waiting = rows([submission], {"abc": a_run("abc", 400, 812.0)})
     assert (running.job, running.state, running.node, running.restarts) == ("123_0", "RUNNING", "node07", 2)
@@ -66,8 +66,8 @@ def test_a_running_and_a_waiting_task(make_submission, programs):
 def test_how_it_ended_what_it_reached_and_how_to_go_on(make_submission, programs, said, record, expected):
     programs(squeue=f"echo '123_0|{said}|None|node07'")
     submission = make_submission(seeds=(0,))
-    TaskState(starts=1, **record).save(submission.files.task(0))
-    submission.log(0).write_text("epoch 8\nfailed: diverged by epoch 9\nsrun: error: node07: task 0: Exited\n")
+    submission.tasks[0].save(TaskState(starts=1, **record))
+    submission.tasks[0].log.write_text("epoch 8\nfailed: diverged by epoch 9\nsrun: error: node07: task 0: Exited\n")
     give_run(submission, 0, "abc")
     (row,) = rows([submission], {"abc": a_run("abc", 400, 812.0, "KILLED")})
     for text in [*expected, "reached epoch 400 of 1,000, R 812"]:
@@ -78,8 +78,8 @@ def test_how_it_ended_what_it_reached_and_how_to_go_on(make_submission, programs
 def test_slurm_has_forgotten_the_job_and_keeps_no_accounts(make_submission, programs):
     programs(squeue="exit 0", sacct="exit 1")
     submission = make_submission(seeds=(0, 1, 2))
-    TaskState(starts=1, exit_code=0).save(submission.files.task(0))
-    TaskState(starts=1).save(submission.files.task(1))
+    submission.tasks[0].save(TaskState(starts=1, exit_code=0))
+    submission.tasks[1].save(TaskState(starts=1))
     states = [row.state for row in rows([submission], {})]
     assert states == ["COMPLETED", "KILLED", "UNKNOWN"]
 
@@ -108,8 +108,8 @@ def test_jobs_are_found_by_id_and_task(make_submission):
     (first.folder.parent / "broken").mkdir()
     (first.folder.parent / "broken" / "submission.json").write_text("{")
     assert submissions() == [first, second]
-    assert find_tasks("123") == [(second, 0), (second, 1)]
-    assert find_tasks("122_1") == [(first, 1)]
+    assert [(task.submission, task.index) for task in find_tasks("123")] == [(second, 0), (second, 1)]
+    assert [(task.submission, task.index) for task in find_tasks("122_1")] == [(first, 1)]
     with pytest.raises(UserError, match="122, 123"):
         find_tasks("123_2")
 

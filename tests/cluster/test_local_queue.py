@@ -15,8 +15,9 @@ import pytest
 
 from flowmbpo.cluster import local
 from flowmbpo.cluster.overview import rows
-from flowmbpo.cluster.states import is_alive
 from flowmbpo.cluster.submission import Submission, submissions
+from flowmbpo.runs.files import is_locked
+from flowmbpo.runs.layout import QueueFiles
 
 TRAINING = Path(__file__).with_name("stand_in_training.py")
 # Loaded by every Python that the queue starts: the experiment's name is the mode of the stand-in.
@@ -52,10 +53,10 @@ def submit(directory: Path, make_submission, monkeypatch: pytest.MonkeyPatch):
     yield send
     (directory / "release").touch()
     for submission in submissions():
-        for index in range(len(submission.seeds)):
-            submission.files.cancelled(index).touch()
-            local.terminate(submission, index)
-    until(lambda: not local._is_served(directory / "runs" / "jobs"))
+        for task in submission.tasks:
+            task.files.cancelled.touch()
+            local.terminate(task)
+    until(lambda: not is_locked(QueueFiles(directory / "runs" / "jobs").lock))
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -66,17 +67,17 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def states(submission: Submission) -> list[str]:
-    return [local.state(submission, index).state for index in range(len(submission.seeds))]
+    return [local.state(task).state for task in submission.tasks]
 
 
 def test_everything_runs_in_order_and_the_queue_ends(submit, directory):
     first, second = submit("ends", (0, 1)), submit("fails")
     assert (first.job_id, second.job_id) == ("local-1", "local-2")
     until(lambda: states(first) == ["COMPLETED"] * 2 and states(second) == ["FAILED"])
-    until(lambda: not local._is_served(directory / "runs" / "jobs"))
-    begun = [submission.task(index).started_at for submission, index in ((first, 0), (first, 1), (second, 0))]
+    until(lambda: not is_locked(QueueFiles(directory / "runs" / "jobs").lock))
+    begun = [task.state.started_at for task in (*first.tasks, *second.tasks)]
     assert begun == sorted(begun)
-    assert "failed: diverged by epoch 3" in second.log(0).read_text()
+    assert "failed: diverged by epoch 3" in second.tasks[0].log.read_text()
 
 
 def test_a_bounded_number_at_once(submit, directory):
@@ -88,7 +89,7 @@ def test_a_bounded_number_at_once(submit, directory):
         time.sleep(0.1)
     assert seen == {2}
     assert states(jobs)[2:] == ["PENDING"] * 3
-    assert local.state(jobs, 2).reason == "Resources"
+    assert local.state(jobs.tasks[2]).reason == "Resources"
     (directory / "release").touch()
     until(lambda: states(jobs) == ["COMPLETED"] * 5)
 
@@ -106,27 +107,27 @@ def test_tasks_outlive_the_submitting_shell(submit, directory, make_submission):
     until(lambda: states(submission) == ["RUNNING"])
     with pytest.raises(ProcessLookupError):  # the shell's session is gone, with all that belonged to it
         os.killpg(shell.pid, signal.SIGHUP)
-    assert os.getsid(submission.task(0).pid) == submission.task(0).pid
+    assert os.getsid(submission.tasks[0].state.pid) == submission.tasks[0].state.pid
     assert states(submission) == ["RUNNING"]
 
 
 def test_cancel_before_and_while_running(submit, directory):
     jobs = submit("waits", (0, 1, 2), parallel=1)
     until(lambda: (directory / "runs" / "rlocal-1_0" / "ready").exists())
-    for index in (0, 1):
-        jobs.files.cancelled(index).touch()
-        local.terminate(jobs, index)
+    for task in jobs.tasks[:2]:
+        task.files.cancelled.touch()
+        local.terminate(task)
     until(lambda: states(jobs) == ["CANCELLED", "CANCELLED", "RUNNING"])
     assert (directory / "runs" / "rlocal-1_0" / "resume" / "epoch-000001").is_dir()
-    assert jobs.task(1).starts == 0
+    assert jobs.tasks[1].state.starts == 0
 
 
 def test_a_killed_queue_leaves_its_tasks_and_the_next_submission_goes_on(submit, directory):
     jobs = submit("waits", (0, 1), parallel=1)
-    until(lambda: jobs.task(0).pid)
-    parent = int(Path(f"/proc/{jobs.task(0).pid}/stat").read_text().rpartition(")")[2].split()[1])
+    until(lambda: jobs.tasks[0].state.pid)
+    parent = int(Path(f"/proc/{jobs.tasks[0].state.pid}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(parent, signal.SIGKILL)
-    until(lambda: "queue stopped" in local.state(jobs, 1).reason)
+    until(lambda: "queue stopped" in local.state(jobs.tasks[1]).reason)
     assert states(jobs) == ["RUNNING", "PENDING"]
     more = submit("ends", parallel=1)
     time.sleep(2)
@@ -138,11 +139,11 @@ def test_a_killed_queue_leaves_its_tasks_and_the_next_submission_goes_on(submit,
 def test_a_killed_task_is_seen(submit, directory):
     jobs = submit("waits")
     until(lambda: (directory / "runs" / "rlocal-1_0" / "ready").exists())
-    pid = jobs.task(0).pid
+    pid = jobs.tasks[0].state.pid
     child = psutil.Process(pid).children()[0].pid
     for process in (pid, child):
         os.kill(process, signal.SIGKILL)
-    until(lambda: not is_alive(jobs, 0))
+    until(lambda: not jobs.tasks[0].is_alive)
     assert states(jobs) == ["KILLED"]
 
 

@@ -33,8 +33,8 @@ def test_what_asks_for_the_same_is_packed_together():
     assert (one.name, one.names, one.seeds) == ("a+1", ("a", "a", "b", "b"), (0, 1, 0, 1))
     assert (other.name, other.elements) == ("big", 1)
     packed = replace(one, job_id="7")
-    assert packed.task_ids() == ["7_0.0", "7_0.1", "7_0.2", "7_1.0"]
-    assert [list(packed.members(element)) for element in range(packed.elements)] == [[0, 1, 2], [3]]
+    assert [task.id for task in packed.tasks] == ["7_0.0", "7_0.1", "7_0.2", "7_1.0"]
+    assert [[task.index for task in packed.members(e)] for e in range(packed.elements)] == [[0, 1, 2], [3]]
     script = slurm.batch_script(one)
     assert "#SBATCH --array=0-1%2\n" in script
     assert "#SBATCH --cpus-per-task=6\n" in script
@@ -43,12 +43,12 @@ def test_what_asks_for_the_same_is_packed_together():
 
 def test_a_packed_job_is_meant_as_a_whole_or_by_task(make_submission):
     submission = make_submission(seeds=(0, 1, 2), pack=2)
-    assert [index for _, index in find_tasks("123")] == [0, 1, 2]
-    assert [index for _, index in find_tasks("123_0")] == [0, 1]
-    assert find_tasks("123_1.0") == [(submission, 2)]
-    assert submission.log(2).name == "123_1_0_log.out"  # what the job said, until the run says something
+    assert [task.index for task in find_tasks("123")] == [0, 1, 2]
+    assert [task.index for task in find_tasks("123_0")] == [0, 1]
+    assert [task.index for task in find_tasks("123_1.0")] == [2]
+    assert submission.tasks[2].log.name == "123_1_0_log.out"  # what the job said, until the run says something
     submission.files.log("123_1.0").touch()
-    assert submission.log(2).name == "123_1.0_0_log.out"
+    assert submission.tasks[2].log.name == "123_1.0_0_log.out"
 
 
 def test_ctrl_c_cancels_a_check(directory, programs, monkeypatch):
@@ -65,8 +65,8 @@ def test_ctrl_c_cancels_a_check(directory, programs, monkeypatch):
         send.check(a_draft("tiny-mlp", overrides=("train.wm_updates=1",)), registry, snapshots=False)
     assert "scancel 7_0" in (called / "calls").read_text()
     (submission,) = submissions()
-    assert submission.is_cancelled(0)
-    command = Attempt(submission, 0).command("")
+    assert submission.tasks[0].is_cancelled
+    command = Attempt(submission.tasks[0]).command("")
     assert f"train.pretrain.data={directory}/what? is.safetensors" in command
     uri = command[command.index("--tracking-uri") + 1]
     assert resolve_store(uri).sqlite == submission.folder / "mlflow.db"
@@ -122,8 +122,8 @@ def test_one_of_a_race_wins_and_the_others_are_told(make_submission, programs):
     assert not race.won(one, 1)
     assert race.won(other, 1)  # when it starts again
     assert race.won(one, 0)  # another task, another race
-    assert one.why_cancelled(1) == "2_1 was ready first"
-    assert not other.is_cancelled(1)
+    assert one.tasks[1].files.cancelled.read_text() == "2_1 was ready first"
+    assert not other.tasks[1].is_cancelled
     assert "scancel 1_1" in calls.read_text()
     assert race.won(make_submission(stamp="alone"), 0)
 
@@ -150,17 +150,17 @@ def test_code_is_copied_once_and_removed_with_the_last_job(make_submission, dire
 
 def test_requeues_are_bounded(make_submission, monkeypatch: pytest.MonkeyPatch):
     submission = make_submission(request={"gpus": 0, "max_requeues": 3})
-    TaskState(starts=4, requeued=True).save(submission.files.task(0))
+    submission.tasks[0].save(TaskState(starts=4, requeued=True))
     monkeypatch.setattr(preflight, "failure", lambda *_: pytest.fail("it was started once more"))
     with pytest.raises(SystemExit):
         TrainingTask(submission.folder, 0)()
-    assert submission.task(0).exit_code == 1
-    assert "requeued 3 times (max_requeues)" in submission.task(0).message
+    assert submission.tasks[0].state.exit_code == 1
+    assert "requeued 3 times (max_requeues)" in submission.tasks[0].state.message
 
 
 def test_gpu_hours_asked_for_and_used(make_submission):
     submission: Submission = make_submission(seeds=(0,), request={"gpus": 2, "time_limit": "12:00:00"})
-    TaskState(starts=2, started_at=5000.0, ended_at=5000.0 + 3600, used_seconds=7200.0).save(submission.files.task(0))
+    submission.tasks[0].save(TaskState(starts=2, started_at=5000.0, ended_at=5000.0 + 3600, used_seconds=7200.0))
     assert overview.gpu_hours_by_experiment([submission]) == {"tiny": (48.0, 6.0)}
     assert overview.gpu_hours_by_experiment([make_submission(stamp="cpu")]) == {}
 

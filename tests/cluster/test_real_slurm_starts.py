@@ -195,7 +195,7 @@ def test_a_pack_goes_on_after_its_time_limit_and_without_a_member(cluster: Clust
     minutes = int(time.time() - started) // 60 + 2
     assert cluster.program("scontrol", "update", f"JobId={job['job']}_0", f"TimeLimit={minutes}").returncode == 0
     (submission,) = submissions(cluster.directory / "runs" / "jobs")
-    cluster.until(lambda table: all(submission.task(index).requeued for index in (0, 1)), 5)
+    cluster.until(lambda table: all(submission.tasks[index].state.requeued for index in (0, 1)), 5)
     reached = max(row["epoch"] for row in cluster.until(lambda table: table[one]["state"] == "PENDING").values())
     cluster.start_now(f"{job['job']}_0")
     table = cluster.until(both_trained_to(reached + 10))

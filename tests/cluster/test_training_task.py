@@ -16,7 +16,7 @@ import pytest
 
 from flowmbpo.cluster import preflight
 from flowmbpo.cluster.job import TrainingTask, train
-from flowmbpo.cluster.states import is_alive, recorded_state
+from flowmbpo.cluster.states import recorded_state
 from flowmbpo.cluster.task import Attempt, resumable_epoch, runs_of_tasks
 from flowmbpo.runs.layout import RunFiles
 
@@ -69,10 +69,10 @@ def calls(programs) -> str:
 def test_a_run_that_ends_is_completed(start, directory):
     process, submission = start("ends", submitted_at=time.time() - 100)
     assert process.wait(60) == 0
-    record = submission.task(0)
+    record = submission.tasks[0].state
     assert (record.exit_code, record.starts, record.requeued) == (0, 1, False)
     assert record.peak_memory_mb > 1
-    assert recorded_state(submission, 0).state == "COMPLETED"
+    assert recorded_state(submission.tasks[0]).state == "COMPLETED"
     environment = json.loads((directory / "runs" / "r123_0" / "environment.json").read_text())
     assert environment["FLOWMBPO_JOB"] == "123_0"
     assert environment["MLFLOW_TRACKING_URI"] == submission.tracking_uri
@@ -89,17 +89,17 @@ def test_sigusr1_checkpoints_requeues_and_continues_the_same_run(start, director
     process, submission = start("until 2")
     for epoch in (1, 2):
         wait_for(directory / "runs" / "r123_0" / "ready")
-        assert is_alive(submission, 0)
+        assert submission.tasks[0].is_alive
         process.send_signal(signal.SIGUSR1)
         assert process.wait(60) == 128 + signal.SIGUSR1
-        assert not is_alive(submission, 0)
-        assert submission.task(0).requeued
+        assert not submission.tasks[0].is_alive
+        assert submission.tasks[0].state.requeued
         assert resumable_epoch(directory / "runs" / "r123_0") == epoch
         assert calls(programs).count("scontrol requeue 9001") == epoch
         (directory / "runs" / "r123_0" / "ready").unlink()
         process, submission = start("until 2")
     assert process.wait(60) == 0
-    assert submission.task(0).starts == 3
+    assert submission.tasks[0].state.starts == 3
     assert [path.name for path in (directory / "runs").glob("r*")] == ["r123_0"]
 
 
@@ -108,7 +108,7 @@ def test_no_progress_is_not_requeued_for_ever(start, directory, programs):
     wait_for(directory / "runs" / "r123_0" / "ready")
     process.send_signal(signal.SIGUSR1)
     assert process.wait(60) == 1
-    assert "longer --time" in submission.task(0).message
+    assert "longer --time" in submission.tasks[0].state.message
     assert "requeue" not in calls(programs)
 
 
@@ -118,8 +118,8 @@ def test_a_refused_requeue_is_a_failure_that_says_how_to_go_on(start, directory,
     wait_for(directory / "runs" / "r123_0" / "ready")
     process.send_signal(signal.SIGUSR1)
     assert process.wait(60) == 1
-    assert "requeue is disabled" in submission.task(0).message
-    assert "flowmbpo submit --resume r123_0" in submission.task(0).message
+    assert "requeue is disabled" in submission.tasks[0].state.message
+    assert "flowmbpo submit --resume r123_0" in submission.tasks[0].state.message
 
 
 def test_a_local_queue_inside_an_allocation_leaves_that_job_alone(start, directory, programs):
@@ -128,15 +128,16 @@ def test_a_local_queue_inside_an_allocation_leaves_that_job_alone(start, directo
     process.send_signal(signal.SIGUSR1)
     assert process.wait(60) == 128 + signal.SIGUSR1
     assert "requeue" not in calls(programs)
-    assert not submission.task(0).requeued
-    assert submission.task(0).message == "stopped by SIGUSR1 with everything saved"
+    assert not submission.tasks[0].state.requeued
+    assert submission.tasks[0].state.message == "stopped by SIGUSR1 with everything saved"
 
 
 def test_a_log_on_a_full_disk_costs_its_lines_only(make_submission, monkeypatch):
     monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115 (as long as the test)
     monkeypatch.setattr(Attempt, "command", lambda self, run_id: [sys.executable, "-c", ""])
     monkeypatch.setattr(preflight, "failure", lambda *_: "")
-    assert train(make_submission(), 0, [0]) == 0
+    submission = make_submission()
+    assert train(submission, 0, submission.tasks[:1]) == 0
 
 
 def test_sigterm_of_a_preempted_job_requeues_it(start, directory, programs):
@@ -144,7 +145,7 @@ def test_sigterm_of_a_preempted_job_requeues_it(start, directory, programs):
     wait_for(directory / "runs" / "r123_0" / "ready")
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert submission.task(0).requeued
+    assert submission.tasks[0].state.requeued
     assert "scontrol requeue 9001" in calls(programs)
 
 
@@ -154,29 +155,29 @@ def test_sigterm_of_a_cancelled_job_does_not(start, directory, programs):
     wait_for(directory / "runs" / "r123_0" / "ready")
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert not submission.task(0).requeued
-    assert recorded_state(submission, 0).state == "CANCELLED"
+    assert not submission.tasks[0].state.requeued
+    assert recorded_state(submission.tasks[0]).state == "CANCELLED"
     assert "requeue" not in calls(programs)
 
 
 def test_a_cancelled_task_does_not_start(start, directory, make_submission):
-    make_submission().files.cancelled(0).touch()
+    make_submission().files.task(0).cancelled.touch()
     process, submission = start("ends")
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert submission.task(0).starts == 0
+    assert submission.tasks[0].state.starts == 0
 
 
 def test_a_failing_run_fails_the_job(start, programs):
     process, submission = start("fails")
     assert process.wait(60) == 1
-    assert recorded_state(submission, 0).state == "FAILED"
+    assert recorded_state(submission.tasks[0]).state == "FAILED"
     assert "requeue" not in calls(programs)
 
 
 def test_a_killed_run_is_shown_as_killed(start):
     process, submission = start("killed")
     assert process.wait(60) == 128 + signal.SIGKILL
-    assert recorded_state(submission, 0).state == "KILLED"
+    assert recorded_state(submission.tasks[0]).state == "KILLED"
 
 
 def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
@@ -188,7 +189,7 @@ def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
     process.kill()
     process.wait()
     os.kill(child, signal.SIGKILL)
-    assert recorded_state(submission, 0).state == "KILLED"
+    assert recorded_state(submission.tasks[0]).state == "KILLED"
     process, submission = start("until 2")
     assert process.wait(60) == 0
     assert [path.name for path in (directory / "runs").glob("r*")] == ["r123_0"]
@@ -196,8 +197,8 @@ def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
 
 def test_a_cancelled_task_does_not_go_on_with_the_others_of_its_job(make_submission):
     submission = make_submission(pack=2)
-    submission.files.cancelled(0).touch()
-    attempt = Attempt(submission, 0)
+    submission.files.task(0).cancelled.touch()
+    attempt = Attempt(submission.tasks[0])
     attempt.save(exit_code=143)
     assert not attempt.goes_on(asked_for_room=True)  # the time limit came while it was being stopped, or later
     assert (attempt.state.exit_code, attempt.state.message) == (143, "")
@@ -215,7 +216,7 @@ def test_a_cancelled_task_does_not_go_on_with_the_others_of_its_job(make_submiss
 )
 def test_the_command_of_a_task(make_submission, changes, run_id, expected):
     submission = make_submission(overrides=("train.max_epochs=5", "train.gamma=0.9"), **changes)
-    command = " ".join(Attempt(submission, 0).command(run_id))
+    command = " ".join(Attempt(submission.tasks[0]).command(run_id))
     assert command == f"{sys.executable} -P -m flowmbpo run {expected} --registry {submission.files.registry}"
 
 
