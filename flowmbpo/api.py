@@ -11,8 +11,9 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from flowmbpo.data_types import JSON, Document
 from flowmbpo.runs import checkpoint
 from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.reader import open_reader
@@ -31,7 +32,7 @@ def run(
     names: str | Sequence[str],
     *,
     seeds: Sequence[int] = (0,),
-    overrides: Mapping[str, Any] | Sequence[str] = (),
+    overrides: Mapping[str, JSON] | Sequence[str] = (),
     device: str = "auto",
     epochs: int | None = None,
     time_limit: float | None = None,
@@ -52,7 +53,7 @@ def run(
     chosen = [known.resolve(name, overrides).spec for name in dict.fromkeys(_listed(names))]
     options = session.RunOptions(device, _uri(tracking_uri), epochs, time_limit, PICTURES)
     given = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
-    results: list[dict[str, Any]] = []
+    results: list[Document] = []
     for experiment in chosen:
         for seed in seeds:
             result = session.train(experiment, seed, options, watcher or _LogWatcher(), given)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from flowmbpo.algorithms.experience import Collector, Experience
 from flowmbpo.algorithms.normalizers import Scale
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
 from flowmbpo.models.world_model import WorldModel
+
+Sweep = Callable[[Tensor, Tensor], Tensor]
+"""Gradients of the latents and of those that follow them -> that of the means before tanh."""
 
 
 @dataclass
@@ -52,9 +55,7 @@ class Exploration:
         self._zeros = torch.zeros_like(self.noise, requires_grad=torch.is_grad_enabled())
         self.offsets = torch.addcmul(self._zeros, self.noise, sigma)
 
-    def differentiated(
-        self, sweep: Callable[[Tensor, Tensor], Tensor], latents: Tensor, next_latents: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def differentiated(self, sweep: Sweep, latents: Tensor, next_latents: Tensor) -> tuple[Tensor, Tensor]:
         """Both as given, with the gradient that `sweep` makes of theirs: that of the means before tanh `[T, B, A]`."""
         result: tuple[Tensor, Tensor] = _Swept.apply(self._zeros, latents, next_latents, sweep)
         return result
@@ -76,15 +77,21 @@ class Exploration:
         return (u * sensitivity[:, rollouts]).sum()
 
 
+class _Backward(FunctionCtx):
+    sweep: Sweep
+
+
 class _Swept(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, _means: Tensor, latents: Tensor, next_latents: Tensor, sweep: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: _Backward, _means: Tensor, latents: Tensor, next_latents: Tensor, sweep: Sweep
+    ) -> tuple[Tensor, Tensor]:
         ctx.sweep = sweep
         return latents.view_as(latents), next_latents.view_as(next_latents)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_latents: Tensor, of_next: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _Backward, of_latents: Tensor, of_next: Tensor) -> tuple[Tensor, None, None, None]:
         with torch.autocast(of_latents.device.type, enabled=False):  # the rollout ran without, and knows its types
             return ctx.sweep(of_latents, of_next), None, None, None
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from flowmbpo.cli.options import slurm_time
+from flowmbpo.data_types import Document
 from flowmbpo.errors import UserError
 
 CLUSTERS = ("auto", "slurm", "local")
@@ -63,7 +64,7 @@ class Placement:
             return "slurm" if self.dry_run or slurm_queue.is_available() else "local"
         return given
 
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> Document:
         """By the names of a job's request."""
         from flowmbpo.cluster.request import sbatch_options
 

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -45,7 +45,7 @@ class JobRequest(ResourcesSpec):
 
     @field_validator("options", mode="after")
     @classmethod
-    def _leave_ours_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
+    def _leave_ours_alone(cls, options: dict[str, str | bool]) -> dict[str, str | bool]:
         for given in options:
             if instead := OURS.get(given.lstrip("-")):
                 raise ValueError(f"{given} cannot be set, {instead}")

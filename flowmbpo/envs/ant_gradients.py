@@ -9,24 +9,27 @@ neither compiles nor pays for anything here.
 import functools
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 import warp as wp
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from flowmbpo.envs import ant_kernels as task
 from flowmbpo.envs.contract import check_whole
 from flowmbpo.physics import ant, lanes
 from flowmbpo.physics.differentiable import ROWS, vec3
-from flowmbpo.physics.formulas import flatten, interpret
+from flowmbpo.physics.formulas import Struct, flatten, interpret
 from flowmbpo.physics.kernels_ant import ANGLES, HEIGHT, OMEGA, PX, PZ, QUATERNION, RATES, STATE_ROWS, VELOCITY
 from flowmbpo.physics.runtime import start_warp
 from flowmbpo.physics.step_source import step_source
-from flowmbpo.physics.tracing import Graph, Number, Segment
+from flowmbpo.physics.tracing import Graph, Number, Result, Segment
 
+T = TypeVar("T")  # a number: an expression, or a tensor of one per environment
 Layout = Literal["coordinates", "observation"]
 _RATES = slice(RATES - HEIGHT, RATES - HEIGHT + ant.NUM_ACTIONS)  # of the observation
 _OBS = int(task.OBS_DIM)
@@ -96,9 +99,15 @@ def _reward_weights(device: torch.device) -> Tensor:
     return torch.tensor([weights.get(entry, 0.0) for entry in range(_OBS)], device=device)
 
 
+class _Given(FunctionCtx):
+    layout: Layout
+    interval: int
+    saved_tensors: tuple[Tensor]
+
+
 class _Simulate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, given: Tensor, layout: Layout, interval: int) -> Tensor:
+    def forward(ctx: _Given, given: Tensor, layout: Layout, interval: int) -> Tensor:
         given = given.contiguous()
         ctx.save_for_backward(given)
         ctx.layout, ctx.interval = layout, interval
@@ -109,7 +118,7 @@ class _Simulate(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Given, cotangent: Tensor) -> tuple[Tensor, None, None]:
         (given,) = ctx.saved_tensors
         return simulate_vjp(given, cotangent, ctx.layout, ctx.interval), None, None
 
@@ -153,17 +162,18 @@ def _helpers() -> ThreadPoolExecutor:
 class Kernels(NamedTuple):
     inputs: int
     outputs: int
-    step: Any  # each makes its kernel at its first call
-    vjp: Any
+    step: Callable[[], wp.Kernel]  # each makes its kernel at its first call
+    vjp: Callable[[], wp.Kernel]
 
 
 @functools.cache
 def kernels(layout: Layout, device: str) -> Kernels:
     start_warp()
-    load, store = {
+    formulas: dict[Layout, tuple[Callable[..., Result], Callable[..., Result]]] = {
         "coordinates": (_rows, _coordinates),
         "observation": (_rows_observed, _observation),
-    }[layout]
+    }
+    load, store = formulas[layout]
     inputs = ant.NUM_ACTIONS + {"coordinates": ant.NUM_Q + ant.NUM_QD, "observation": _OBS}[layout]
     segments = Segment("load", load, {"x": inputs}), Segment("store", store, {"rows": ROWS})
     source = step_source(*segments, lanes.WIDTH if device == "cpu" else 1)
@@ -202,7 +212,7 @@ def vjp_kernel(source: str) -> wp.Kernel:
     return ant_step_vjp
 
 
-def _rows(arithmetic: Any, x: list[Any]) -> Any:
+def _rows(arithmetic: object, x: Sequence[T]) -> tuple[T | Struct, ...]:
     """joint_q, joint_qd, action -> ROWS. The reference's v is that of the body point at the world's origin."""
     q, (w, v, rates), action = x[:15], (x[15:18], x[18:21], x[21:29]), x[29:]
     p = vec3(q[:3])
@@ -210,7 +220,7 @@ def _rows(arithmetic: Any, x: list[Any]) -> Any:
     return p.x, p.z, p.y, *q[3:7], velocity, *w, *q[7:], *rates, *action
 
 
-def _coordinates(graph: Graph, rows: list[Number]) -> Any:
+def _coordinates(graph: Graph, rows: list[Number]) -> Result:
     """ROWS -> joint_q, joint_qd, observation."""
     p, w = vec3([rows[PX], rows[HEIGHT], rows[PZ]]), rows[OMEGA : OMEGA + 3]
     v = vec3(rows[VELOCITY : VELOCITY + 3]) - interpret(lanes.cross, graph)(vec3(w), p)
@@ -218,20 +228,20 @@ def _coordinates(graph: Graph, rows: list[Number]) -> Any:
     return *q, *w, v, *rows[RATES:STATE_ROWS], _observation(graph, rows)
 
 
-def _rows_observed(graph: Graph, x: list[Number]) -> Any:
+def _rows_observed(graph: Graph, x: list[Number]) -> Result:
     """Observation, action -> ROWS."""
     obs, action = x[:_OBS], x[_OBS:]
     rates = [(1.0 / task.RATE_SCALE) * rate for rate in obs[_RATES]]
     return 0.0, 0.0, *obs[: _RATES.start], *rates, *action
 
 
-def _observation(arithmetic: Any, rows: Any) -> Any:
+def _observation(arithmetic: object, rows: Sequence[T | Struct]) -> tuple[T, ...]:
     """ROWS -> observation."""
-    rows = flatten(tuple(rows))
-    pose = (rows[PX], rows[PZ], rows[HEIGHT], *rows[QUATERNION:VELOCITY], rows[VELOCITY])
+    numbers: list[T] = flatten(tuple(rows))
+    pose = (numbers[PX], numbers[PZ], numbers[HEIGHT], *numbers[QUATERNION : VELOCITY + 1])
     upright, heading, _ = interpret(task.describe, arithmetic)(*pose)
-    rates = [task.RATE_SCALE * rate for rate in rows[RATES:STATE_ROWS]]
-    return *rows[HEIGHT:RATES], *rates, upright, heading, *rows[STATE_ROWS:]
+    rates = [task.RATE_SCALE * rate for rate in numbers[RATES:STATE_ROWS]]
+    return *numbers[HEIGHT:RATES], *rates, upright, heading, *numbers[STATE_ROWS:]
 
 
 def _check_state(**tensors: tuple[Tensor, int]) -> None:

@@ -8,7 +8,6 @@ State memory is (groups, rows, width): a group is what one thread computes, `wid
 # Function bodies are Warp's language, which has its own types.
 # mypy: ignore-errors
 import functools
-from typing import Any
 
 import warp as wp
 
@@ -25,7 +24,7 @@ from flowmbpo.physics.kernels_ant import (
     VELOCITY,
     advance,
 )
-from flowmbpo.physics.lanes import add, div, mul, neg, root, sub  # noqa: F401 (Warp finds operators by name)
+from flowmbpo.physics.lanes import Scalar, add, div, mul, neg, root, sub  # noqa: F401 (Warp finds operators by name)
 
 UPRIGHT = wp.constant(STATE_ROWS)  # y component of the robot's up
 HEADING = wp.constant(STATE_ROWS + 1)  # cosine between the robot's forward and the target
@@ -52,7 +51,7 @@ RESET_POSITION, RESET_ANGLE, RESET_JOINT, RESET_VELOCITY = (
 
 
 @wp.func
-def describe(px: Any, pz: Any, height: Any, x: Any, y: Any, z: Any, w: Any, vx: Any):
+def describe(px: Scalar, pz: Scalar, height: Scalar, x: Scalar, y: Scalar, z: Scalar, w: Scalar, vx: Scalar):
     """What follows from pose and velocity: upright, heading and the reward of this state."""
     upright = 2.0 * (y * z - w * x)
     dx = TARGET_X - px
@@ -221,18 +220,21 @@ def read_state_kernel(
         joint_qd[env, 6 + k] = state[g, RATES + k, i]
 
 
+Payload = wp.array(dtype=Scalar)  # of a number of either lane type
+
+
 @wp.func
-def carried(payload: wp.array(dtype=Any), g: int):
+def carried(payload: Payload, g: int):
     return payload[g]
 
 
 @wp.func
-def unloaded(payload: wp.array(dtype=Any), g: int):
+def unloaded(payload: Payload, g: int):
     return 0.0
 
 
 @functools.cache
-def step_kernel(scalar: Any, loaded: bool) -> wp.Kernel:
+def step_kernel(scalar: type, loaded: bool) -> wp.Kernel:
     """The kernel of one control step for `scalar` environments a thread: `float` (one) or `lanes.Lanes` (sixteen).
 
     Without `loaded` nobody carries a payload and the array is not read.

@@ -7,7 +7,7 @@ a method `scene() -> Scene`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch import Tensor
 from flowmbpo.errors import UserError
 from flowmbpo.physics import ant, ant_pose
 from flowmbpo.physics.ant_pose import Capsule
+
+if TYPE_CHECKING:
+    from flowmbpo.envs.ant import AntEnv
 
 _POINT_RADIUS = 0.08
 
@@ -28,7 +31,7 @@ class Scene(NamedTuple):
 
 
 def _ant() -> Scene:
-    def poses(env: Any, obs: Tensor) -> np.ndarray:
+    def poses(env: AntEnv, obs: Tensor) -> np.ndarray:
         return ant_pose.link_poses(env.get_state()[0].cpu().numpy())
 
     return Scene(ant_pose.capsules(), ant.SUBSTEPS * ant.SUBSTEP, poses)
@@ -37,7 +40,7 @@ def _ant() -> Scene:
 def _pointmass() -> Scene:
     """A ball on the x axis. The task has no clock; a tenth of a second a step is comfortable to watch."""
 
-    def poses(env: Any, obs: Tensor) -> np.ndarray:
+    def poses(env: object, obs: Tensor) -> np.ndarray:
         pose = np.tile([0.0, _POINT_RADIUS, 0.0, 0.0, 0.0, 0.0, 1.0], (len(obs), 1, 1))
         pose[:, 0, 0] = obs[:, 0].cpu().numpy()
         return pose

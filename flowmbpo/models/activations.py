@@ -7,12 +7,11 @@ consecutive features 9 times an exp, a sum and a division. On a GPU torch's fuse
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -31,16 +30,22 @@ def mish(x: Tensor) -> Tensor:
     return n.div_(2 - n).mul_(x).to(x.dtype)
 
 
+class Saved(FunctionCtx):
+    """What Torch hands from a function's forward to its backward pass."""
+
+    saved_tensors: tuple[Tensor]
+
+
 class _Mish(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Saved, x: Tensor) -> Tensor:
         y, slope = _mish_and_slope(x)
         ctx.save_for_backward(slope)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Saved, grad: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
         return grad * slope
 
@@ -93,7 +98,7 @@ class _GroupSoftmax(torch.autograd.Function):
     """exp over sum, without subtracting the maximum: the clamp already excludes an overflow and an empty sum."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: int) -> Tensor:
+    def forward(ctx: Saved, x: Tensor, group: int) -> Tensor:
         e = x.clamp(-80.0, 80.0).exp_().unflatten(-1, (-1, group))
         y = e.div_(e.sum(-1, keepdim=True))
         ctx.save_for_backward(y)
@@ -101,7 +106,7 @@ class _GroupSoftmax(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Saved, grad: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
         gy = grad.unflatten(-1, y.shape[-2:]) * y
         return torch.addcmul(gy, y, gy.sum(-1, keepdim=True), value=-1).flatten(-2), None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmbpo.models.activations import Activation, find_activation
+from flowmbpo.models.activations import Activation, Saved, find_activation
 from flowmbpo.models.chain import chain, run, worth_it
 from flowmbpo.models.layers import at_least_float32, latent_input
 
@@ -32,6 +31,10 @@ class ActivatedNorm(nn.Module):
         return torch.layer_norm(h, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
+class _Bounded(Saved):
+    bound: float
+
+
 class LowerBound(torch.autograd.Function):
     """max(x, bound) whose gradient still passes where a descent step would raise x back to the bound.
 
@@ -39,13 +42,13 @@ class LowerBound(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+    def forward(ctx: _Bounded, x: Tensor, bound: float) -> Tensor:
         ctx.save_for_backward(x)
         ctx.bound = bound
         return x.clamp(min=bound)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Bounded, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         return torch.where((x > ctx.bound) | (grad < 0), grad, torch.zeros_like(grad)), None
 

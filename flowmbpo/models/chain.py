@@ -7,10 +7,10 @@ autograd instead of seven a layer it takes little more than half the time. Not h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from flowmbpo.models.activations import Activation, linearized
 
@@ -87,15 +87,20 @@ def _shaped(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
     return None if gradient is None else gradient.view(parameter.shape)
 
 
+class _Backward(FunctionCtx):
+    gradients: Gradients
+    needs_input_grad: tuple[bool, ...]
+
+
 class _Chain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: Activation, *parameters: Tensor) -> Tensor:
+    def forward(ctx: _Backward, x: Tensor, activation: Activation, *parameters: Tensor) -> Tensor:
         result, ctx.gradients = run(x, activation, parameters)
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Backward, d: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad
         of_input, *rest = ctx.gradients(d.contiguous(), (needed[0], *needed[2:]))
         return of_input, None, *rest

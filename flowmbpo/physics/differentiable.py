@@ -7,13 +7,13 @@ Each is a straight-line formula from groups of numbers to numbers. Their order, 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 
 from flowmbpo.physics import ant, kernels_ant, kernels_leg, kernels_mass, lanes
-from flowmbpo.physics.formulas import interpret, rebuild, size
+from flowmbpo.physics.formulas import Formula, Struct, interpret, rebuild, size
 from flowmbpo.physics.kernels_ant import ANGLES, HEIGHT, OMEGA, PX, PZ, QUATERNION, RATES, STATE_ROWS, VELOCITY
-from flowmbpo.physics.tracing import Graph, Number, Segment
+from flowmbpo.physics.tracing import Graph, Number, Result, Segment
 
 TORSO = size(kernels_ant.empty_torso)
 HINGES = 4  # of a leg: hip, ankle and their rates
@@ -29,7 +29,7 @@ START = BODY + TORQUES + 4  # body, motor torques, world up in anchor axes, heig
 ROWS = STATE_ROWS + ant.NUM_ACTIONS  # state and action
 
 
-def vec3(x: list[Number]) -> Any:
+def vec3(x: Sequence[object]) -> Struct:
     """A vector from three numbers."""
     return rebuild(lanes.empty_vec3, x)
 
@@ -43,16 +43,16 @@ def _formulas(graph: Graph) -> SimpleNamespace:
         return graph.operate("cosine", c, s, angle), graph.operate("sine", s, c, angle)
 
     graph.replaced[kernels_leg.cos_sin] = cos_sin
-    functions: tuple[Any, ...] = (
+    functions: tuple[Formula, ...] = (
         *(kernels_leg.add_leg, kernels_leg.leg_wrench, kernels_mass.rotation, kernels_mass.torso_block),
         *(kernels_mass.complete, kernels_mass.sym_times, kernels_mass.times, kernels_mass.transposed_times),
         *(kernels_ant.torso_motion, kernels_ant.torso_wrench, kernels_ant.anchor_wrench, kernels_ant.eliminate),
         *(kernels_ant.move_leg, kernels_ant.move_torso, kernels_ant.to_world),
     )
-    return SimpleNamespace(**{function.key: interpret(function, graph) for function in functions})
+    return SimpleNamespace(**{function.__name__: interpret(function, graph) for function in functions})
 
 
-def _turned(f: SimpleNamespace, torso: Any) -> Any:
+def _turned(f: SimpleNamespace, torso: Struct) -> Struct:
     return f.rotation(torso.qx, torso.qy, torso.qz, torso.qw)
 
 
@@ -61,7 +61,7 @@ def _legs(x: list[Number]) -> list[list[Number]]:
     return [x[leg * width : (leg + 1) * width] for leg in range(ant.NUM_LEGS)]
 
 
-def _begin(graph: Graph, rows: list[Number]) -> Any:
+def _begin(graph: Graph, rows: list[Number]) -> Result:
     """ROWS -> START."""
     f = _formulas(graph)
     axes = f.rotation(*rows[QUATERNION : QUATERNION + 4])
@@ -74,13 +74,13 @@ def _begin(graph: Graph, rows: list[Number]) -> Any:
     return *(0.0,) * 6, 1.0, v, w, *legs, *motors, axes.y, rows[HEIGHT]
 
 
-def _inertia(graph: Graph, angles: list[Number], mount: list[Number]) -> Any:
+def _inertia(graph: Graph, angles: list[Number], mount: list[Number]) -> Result:
     """What a leg adds to the root block, and its factor in torso axes."""
     leg = rebuild(kernels_leg.empty_leg, [*angles, 0.0, 0.0, 0.0, 0.0])
     return _formulas(graph).add_leg(rebuild(kernels_leg.empty_root_block, [0.0] * BLOCK), leg, mount)
 
 
-def _complete(graph: Graph, block: list[Number], factors: list[Number], torso: list[Number]) -> Any:
+def _complete(graph: Graph, block: list[Number], factors: list[Number], torso: list[Number]) -> Result:
     """Sum of the legs' blocks, the legs' factors in torso axes -> FACTORS in anchor axes."""
     f = _formulas(graph)
     legs = [rebuild(kernels_leg.empty_leg_factor, part) for part in _legs(factors)]
@@ -88,7 +88,7 @@ def _complete(graph: Graph, block: list[Number], factors: list[Number], torso: l
     return f.complete(whole, *legs, rebuild(kernels_ant.empty_torso, torso))
 
 
-def _motion(graph: Graph, torso: list[Number], anchor: list[Number]) -> Any:
+def _motion(graph: Graph, torso: list[Number], anchor: list[Number]) -> Result:
     """Torso, world up and height of the anchor -> MOTION, the WRENCH that the torso alone must be given, its depth."""
     f = _formulas(graph)
     body = rebuild(kernels_ant.empty_torso, torso)
@@ -96,7 +96,7 @@ def _motion(graph: Graph, torso: list[Number], anchor: list[Number]) -> Any:
     return motion, f.torso_wrench(kernels_mass.M0, *motion), graph.operate("fixed", graph.depths[0])
 
 
-def _leg(graph: Graph, hinges: list[Number], motors: list[Number], motion: list[Number], mount: list[Number]) -> Any:
+def _leg(graph: Graph, hinges: list[Number], motors: list[Number], motion: list[Number], mount: list[Number]) -> Result:
     """-> WRENCH, the torques on hip and ankle, and the depth of the deeper of knee and hip."""
     leg = rebuild(kernels_leg.empty_leg, [*hinges, *motors])
     torso = (vec3(motion[i : i + 3]) for i in range(0, 12, 3))
@@ -105,7 +105,7 @@ def _leg(graph: Graph, hinges: list[Number], motors: list[Number], motion: list[
     return forces, graph.operate("fixed", graph.maximum(knee, hip))
 
 
-def _move(graph: Graph, body: list[Number], forces: list[Number], factors: list[Number]) -> Any:
+def _move(graph: Graph, body: list[Number], forces: list[Number], factors: list[Number]) -> Result:
     """BODY, WRENCH and TORQUES, FACTORS -> BODY one substep later."""
     f = _formulas(graph)
     torso = rebuild(kernels_ant.empty_torso, body)
@@ -124,7 +124,7 @@ def _move(graph: Graph, body: list[Number], forces: list[Number], factors: list[
     return f.move_torso(torso, w_dot, v_dot), *hinges
 
 
-def _finish(graph: Graph, rows: list[Number], body: list[Number]) -> Any:
+def _finish(graph: Graph, rows: list[Number], body: list[Number]) -> Result:
     """Position and quaternion of the anchor, BODY -> STATE_ROWS."""
     f = _formulas(graph)
     quaternion = rows[QUATERNION : QUATERNION + 4]

@@ -10,13 +10,15 @@ precision with the distance that the Ant has walked.
 
 # Function bodies are Warp's language, which has its own types.
 # mypy: ignore-errors
-from typing import Any
 
 import warp as wp
 
 from flowmbpo.physics import ant
 from flowmbpo.physics.kernels_leg import (
     RADIUS,
+    Leg,
+    LegFactor,
+    Mat3,
     add_leg,
     contact_force,
     empty_leg,
@@ -29,7 +31,9 @@ from flowmbpo.physics.kernels_mass import (
     I0_YY,
     I0_ZZ,
     M0,
+    Torso,
     complete,
+    empty_torso,
     rotation,
     sym_times,
     times,
@@ -37,20 +41,19 @@ from flowmbpo.physics.kernels_mass import (
     transposed_times,
 )
 from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name)
+    Scalar,
+    Vec3,
     add,
     any_positive,
     axpy,
     cross,
     div,
     dot,
-    empty_vec3,
-    lane_struct,
     maximum,
     minimum,
     mul,
     neg,
     root,
-    scalar,
     scale,
     sub,
     vec3,
@@ -66,15 +69,12 @@ H = wp.constant(ant.SUBSTEP)
 SUBSTEPS = wp.constant(ant.SUBSTEPS)
 STRENGTH = wp.constant(ant.ACTION_STRENGTH)
 LEG_1, LEG_2, LEG_3, LEG_4 = (wp.constant(mount_of(leg)) for leg in range(ant.NUM_LEGS))
+Rows = wp.array2d(dtype=Scalar)  # of a number of either lane type
 SIGN_1, SIGN_2, SIGN_3, SIGN_4 = (wp.constant(sign) for sign in ant.ANKLE_SIGN)
-
-# Torso relative to the anchor: position, orientation, velocity of the body point at the anchor's origin, angular
-# velocity, all in anchor axes.
-empty_torso = lane_struct("Torso", r=empty_vec3, qx=scalar, qy=scalar, qz=scalar, qw=scalar, v=empty_vec3, w=empty_vec3)
 
 
 @wp.func
-def torso_wrench(mass: Any, w: Any, v: Any, a: Any, e: Any, height: Any):
+def torso_wrench(mass: Scalar, w: Vec3, v: Vec3, a: Vec3, e: Vec3, height: Scalar):
     """What the torso alone must be given: moment about its centre (N m) and force (N), torso axes."""
     spin = vec3(I0_XX * w.x + I0_XY * w.y, I0_XY * w.x + I0_YY * w.y, I0_ZZ * w.z)
     moment = cross(w, spin)
@@ -91,7 +91,7 @@ def torso_wrench(mass: Any, w: Any, v: Any, a: Any, e: Any, height: Any):
 
 
 @wp.func
-def eliminate(factor: Any, hip: Any, ankle: Any, moment: Any, force: Any):
+def eliminate(factor: LegFactor, hip: Scalar, ankle: Scalar, moment: Vec3, force: Vec3):
     """Take the reaction of a leg's hinge torques off the wrench on the root."""
     moment = axpy(axpy(moment, -hip, factor.hip_moment), -ankle, factor.ankle_moment)
     force = axpy(axpy(force, -hip, factor.hip_force), -ankle, factor.ankle_force)
@@ -99,7 +99,7 @@ def eliminate(factor: Any, hip: Any, ankle: Any, moment: Any, force: Any):
 
 
 @wp.func
-def torso_motion(torso: Any, turned: Any, up: Any, start_height: Any):
+def torso_motion(torso: Torso, turned: Mat3, up: Vec3, start_height: Scalar):
     """w, v, a and e of the torso's centre in torso axes (see `kernels_leg`), and its height over the ground (m)."""
     w = transposed_times(turned, torso.w)
     v = transposed_times(turned, torso.v + cross(torso.w, torso.r))
@@ -108,14 +108,14 @@ def torso_motion(torso: Any, turned: Any, up: Any, start_height: Any):
 
 
 @wp.func
-def anchor_wrench(torso: Any, turned: Any, moment: Any, force: Any):
+def anchor_wrench(torso: Torso, turned: Mat3, moment: Vec3, force: Vec3):
     """What acts on the root in anchor axes about the anchor's origin, from what the Ant must be given in torso axes."""
     force = scale(-1.0, times(turned, force))
     return cross(torso.r, force) - times(turned, moment), force
 
 
 @wp.func
-def move_leg(leg: Any, factor: Any, hip: Any, ankle: Any, w_dot: Any, v_dot: Any):
+def move_leg(leg: Leg, factor: LegFactor, hip: Scalar, ankle: Scalar, w_dot: Vec3, v_dot: Vec3):
     """Integrate the hinges of a leg: accelerations (from torques and the root's), then rates, then angles."""
     hip_dot = (factor.inv_hh * hip + factor.inv_ha * ankle) - (
         dot(factor.hip_moment, w_dot) + dot(factor.hip_force, v_dot)
@@ -131,7 +131,7 @@ def move_leg(leg: Any, factor: Any, hip: Any, ankle: Any, w_dot: Any, v_dot: Any
 
 
 @wp.func
-def move_torso(torso: Any, w_dot: Any, v_dot: Any):
+def move_torso(torso: Torso, w_dot: Vec3, v_dot: Vec3):
     """Integrate velocities, then position and orientation with the new velocities."""
     w = axpy(torso.w, H, w_dot)
     torso.w = w
@@ -155,7 +155,7 @@ def move_torso(torso: Any, w_dot: Any, v_dot: Any):
 
 
 @wp.func
-def to_world(axes: Any, p: Any, x: Any, y: Any, z: Any, w: Any, torso: Any):
+def to_world(axes: Mat3, p: Vec3, x: Scalar, y: Scalar, z: Scalar, w: Scalar, torso: Torso):
     """Position, quaternion, velocity of the centre and angular velocity in world axes; the anchor is at p, turned by
     the quaternion (x, y, z, w), whose matrix is `axes`."""
     qx = w * torso.qx + x * torso.qw + (y * torso.qz - z * torso.qy)
@@ -168,7 +168,7 @@ def to_world(axes: Any, p: Any, x: Any, y: Any, z: Any, w: Any, torso: Any):
 
 
 @wp.func
-def load_leg(state: wp.array2d(dtype=Any), g: int, j: int, action_row: int, sign: float):
+def load_leg(state: Rows, g: int, j: int, action_row: int, sign: float):
     """Read a leg whose hip is hinge `j`."""
     leg = empty_leg(state[g, 0])
     leg.hip = state[g, ANGLES + j]
@@ -181,7 +181,7 @@ def load_leg(state: wp.array2d(dtype=Any), g: int, j: int, action_row: int, sign
 
 
 @wp.func
-def store_leg(state: wp.array2d(dtype=Any), g: int, j: int, sign: float, leg: Any):
+def store_leg(state: Rows, g: int, j: int, sign: float, leg: Leg):
     state[g, ANGLES + j] = leg.hip
     state[g, ANGLES + j + 1] = sign * leg.ankle
     state[g, RATES + j] = leg.hip_rate
@@ -189,7 +189,7 @@ def store_leg(state: wp.array2d(dtype=Any), g: int, j: int, sign: float, leg: An
 
 
 @wp.func
-def advance(state: wp.array2d(dtype=Any), g: int, action_row: int, interval: int, payload: Any):
+def advance(state: Rows, g: int, action_row: int, interval: int, payload: Scalar):
     """Move lane group `g` by one control step of 1/60 s.
 
     `state` (groups, rows) holds world position (m), quaternion (x, y, z, w), velocity of the torso's centre (m/s),

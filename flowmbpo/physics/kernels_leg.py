@@ -14,12 +14,15 @@ needs no term of its own), e the unit vector that points up in the world.
 # Function bodies are Warp's language, which has its own types.
 # mypy: ignore-errors
 import math
-from typing import Any
+from typing import TypeAlias
 
 import warp as wp
 
 from flowmbpo.physics import ant
 from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name)
+    Scalar,
+    Struct,
+    Vec3,
     add,
     any_positive,
     axpy,
@@ -62,7 +65,7 @@ TURN_HIGH = wp.constant(6.28125)  # exact in few bits, so that n * TURN_HIGH is 
 TURN_LOW = wp.constant(2.0 * 3.141592653589793 - 6.28125)
 
 
-def mount_of(leg: int) -> Any:
+def mount_of(leg: int) -> wp.vec3:
     """What tells leg `leg` (0 to 3) from the others: cosine and sine of its yaw, sign of its products of inertia."""
     yaw = ant.LEG_YAW[leg]
     return wp.vec3(math.cos(yaw), math.sin(yaw), 1.0 if leg % 2 == 0 else -1.0)
@@ -70,11 +73,14 @@ def mount_of(leg: int) -> Any:
 
 empty_sym3 = lane_struct("Sym3", xx=scalar, yy=scalar, zz=scalar, xy=scalar, xz=scalar, yz=scalar)
 empty_mat3 = lane_struct("Mat3", x=empty_vec3, y=empty_vec3, z=empty_vec3)  # rows
+Sym3: TypeAlias = Struct
+Mat3: TypeAlias = Struct
 
 # Angles (rad), rates (rad/s) and motor torques (N m) of the two hinges.
 empty_leg = lane_struct(
     "Leg", hip=scalar, ankle=scalar, hip_rate=scalar, ankle_rate=scalar, hip_motor=scalar, ankle_motor=scalar
 )
+Leg: TypeAlias = Struct
 
 # The leg's part of the factorised mass matrix [[root, C], [C^T, D]]: inverse of D and the columns of C D^-1
 # (each a moment about the torso's centre and a force).
@@ -88,13 +94,15 @@ empty_leg_factor = lane_struct(
     ankle_moment=empty_vec3,
     ankle_force=empty_vec3,
 )
+LegFactor: TypeAlias = Struct
 
 # 6x6 root block, symmetric: [[angular, coupling], [coupling^T, linear]].
 empty_root_block = lane_struct("RootBlock", angular=empty_sym3, coupling=empty_mat3, linear=empty_sym3)
+RootBlock: TypeAlias = Struct
 
 
 @wp.func
-def cos_sin(x: Any):
+def cos_sin(x: Scalar):
     """Cosine and sine within 3e-7 for any angle whose turns fit a float; the same instructions on every device."""
     turns = nearest((1.0 / TURN) * x)
     half = 0.5 * ((x - TURN_HIGH * turns) - TURN_LOW * turns)  # within a quarter turn
@@ -116,38 +124,38 @@ def cos_sin(x: Any):
 
 
 @wp.func
-def leg_yaw(leg: Any, mount: wp.vec3):
+def leg_yaw(leg: Leg, mount: wp.vec3):
     """Cosine and sine of the turn from torso axes to leg axes."""
     c, s = cos_sin(leg.hip)
     return mount[0] * c - mount[1] * s, mount[1] * c + mount[0] * s
 
 
 @wp.func
-def turn(c: Any, s: Any, a: Any):
+def turn(c: Scalar, s: Scalar, a: Vec3):
     """Leg axes to torso axes."""
     return vec3(c * a.x - s * a.y, s * a.x + c * a.y, a.z)
 
 
 @wp.func
-def turn_back(c: Any, s: Any, a: Any):
+def turn_back(c: Scalar, s: Scalar, a: Vec3):
     """Torso axes to leg axes."""
     return vec3(c * a.x + s * a.y, c * a.y - s * a.x, a.z)
 
 
 @wp.func
-def tilt(c: Any, s: Any, a: Any):
+def tilt(c: Scalar, s: Scalar, a: Vec3):
     """Foot axes to leg axes."""
     return vec3(c * a.x + s * a.z, a.y, c * a.z - s * a.x)
 
 
 @wp.func
-def tilt_back(c: Any, s: Any, a: Any):
+def tilt_back(c: Scalar, s: Scalar, a: Vec3):
     """Leg axes to foot axes."""
     return vec3(c * a.x - s * a.z, a.y, s * a.x + c * a.z)
 
 
 @wp.func
-def subtract_outer(m: Any, a: Any, b: Any):
+def subtract_outer(m: Mat3, a: Vec3, b: Vec3):
     """m - a b^T for a general matrix."""
     m.x = axpy(m.x, -a.x, b)
     m.y = axpy(m.y, -a.y, b)
@@ -156,7 +164,7 @@ def subtract_outer(m: Any, a: Any, b: Any):
 
 
 @wp.func
-def subtract_outer_sym(m: Any, a: Any, b: Any):
+def subtract_outer_sym(m: Sym3, a: Vec3, b: Vec3):
     """m - a b^T where the sum over all calls is symmetric."""
     m.xx = m.xx - a.x * b.x
     m.yy = m.yy - a.y * b.y
@@ -168,7 +176,7 @@ def subtract_outer_sym(m: Any, a: Any, b: Any):
 
 
 @wp.func
-def about_torso(c: Any, s: Any, mount: wp.vec3, moment: Any, force: Any):
+def about_torso(c: Scalar, s: Scalar, mount: wp.vec3, moment: Vec3, force: Vec3):
     """A wrench in leg axes about the hip, as moment about the torso's centre and force in torso axes."""
     f = turn(c, s, force)
     n = turn(c, s, moment)
@@ -178,7 +186,7 @@ def about_torso(c: Any, s: Any, mount: wp.vec3, moment: Any, force: Any):
 
 
 @wp.func
-def add_leg(block: Any, leg: Any, mount: wp.vec3):
+def add_leg(block: RootBlock, leg: Leg, mount: wp.vec3):
     """Add a leg to the root block with its hinges already eliminated; returns the block and the leg's factor."""
     c, s = leg_yaw(leg, mount)
     ca, sa = cos_sin(leg.ankle)
@@ -260,7 +268,7 @@ def add_leg(block: Any, leg: Any, mount: wp.vec3):
 
 
 @wp.func
-def contact_force(depth: Any, closing: Any, v: Any, e: Any):
+def contact_force(depth: Scalar, closing: Scalar, v: Vec3, e: Vec3):
     """Force of the ground on a point at `depth` (>= 0) below it that moves with v; `closing` is v . e.
 
     The damping is multiplied by depth and acts only while approaching; friction is viscous up to a Coulomb cap that
@@ -274,13 +282,13 @@ def contact_force(depth: Any, closing: Any, v: Any, e: Any):
 
 
 @wp.func
-def limit_torque(angle: Any, lower: float, upper: float):
+def limit_torque(angle: Scalar, lower: float, upper: float):
     """One-sided springs at the ends of a hinge's range."""
     return LIMIT_KE * (maximum(lower - angle, 0.0) - maximum(angle - upper, 0.0))
 
 
 @wp.func
-def leg_wrench(leg: Any, mount: wp.vec3, w_torso: Any, v_torso: Any, a_torso: Any, e_torso: Any, height: Any):
+def leg_wrench(leg: Leg, mount: wp.vec3, w_torso: Vec3, v_torso: Vec3, a_torso: Vec3, e_torso: Vec3, height: Scalar):
     """What the torso must supply to a leg whose joints do not accelerate, and what is left to turn the hinges.
 
     Arguments are those of the torso's centre in torso axes, `height` its height over the ground (m). Returns moment

@@ -6,21 +6,26 @@ those of the anchor (see `kernels_ant`).
 
 # Function bodies are Warp's language, which has its own types.
 # mypy: ignore-errors
-from typing import Any
+from typing import TypeAlias
 
 import warp as wp
 
 from flowmbpo.physics import ant
-from flowmbpo.physics.kernels_leg import empty_mat3, empty_root_block, empty_sym3
+from flowmbpo.physics.kernels_leg import LegFactor, Mat3, RootBlock, Sym3, empty_mat3, empty_root_block, empty_sym3
 from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name)
+    Scalar,
+    Struct,
+    Vec3,
     add,
     axpy,
     cross,
     div,
     dot,
+    empty_vec3,
     lane_struct,
     mul,
     neg,
+    scalar,
     scale,
     sub,
     vec3,
@@ -32,10 +37,16 @@ I0_XX, I0_YY, I0_ZZ, I0_XY = (wp.constant(float(_TORSO.inertia[i, j])) for i, j 
 
 # Inverse of the root block after the hinges are eliminated: X = coupling linear^-1 and both diagonal inverses.
 empty_root_inverse = lane_struct("RootInverse", angular=empty_sym3, x=empty_mat3, linear=empty_sym3)
+RootInverse: TypeAlias = Struct
+
+# Torso relative to the anchor: position, orientation, velocity of the body point at the anchor's origin, angular
+# velocity, all in anchor axes.
+empty_torso = lane_struct("Torso", r=empty_vec3, qx=scalar, qy=scalar, qz=scalar, qw=scalar, v=empty_vec3, w=empty_vec3)
+Torso: TypeAlias = Struct
 
 
 @wp.func
-def rotation(x: Any, y: Any, z: Any, w: Any):
+def rotation(x: Scalar, y: Scalar, z: Scalar, w: Scalar):
     """Matrix of a quaternion; not renormalised, as in the reference."""
     m = empty_mat3(x)
     d = 2.0 * (w * w) - 1.0
@@ -46,26 +57,26 @@ def rotation(x: Any, y: Any, z: Any, w: Any):
 
 
 @wp.func
-def times(m: Any, a: Any):
+def times(m: Mat3, a: Vec3):
     """m a."""
     return vec3(dot(m.x, a), dot(m.y, a), dot(m.z, a))
 
 
 @wp.func
-def transposed_times(m: Any, a: Any):
+def transposed_times(m: Mat3, a: Vec3):
     """m^T a."""
     return axpy(axpy(scale(a.x, m.x), a.y, m.y), a.z, m.z)
 
 
 @wp.func
-def sym_times(m: Any, a: Any):
+def sym_times(m: Sym3, a: Vec3):
     return vec3(
         m.xx * a.x + m.xy * a.y + m.xz * a.z, m.xy * a.x + m.yy * a.y + m.yz * a.z, m.xz * a.x + m.yz * a.y + m.zz * a.z
     )
 
 
 @wp.func
-def sym_inverse(m: Any):
+def sym_inverse(m: Sym3):
     """Inverse of a positive definite 3x3 matrix by cofactors."""
     xx = m.yy * m.zz - m.yz * m.yz
     xy = m.xz * m.yz - m.xy * m.zz
@@ -82,7 +93,7 @@ def sym_inverse(m: Any):
 
 
 @wp.func
-def invert_root(block: Any):
+def invert_root(block: RootBlock):
     inverse = empty_root_inverse(block.linear.xx)
     b = block.coupling
     inverse.linear = sym_inverse(block.linear)
@@ -103,7 +114,7 @@ def invert_root(block: Any):
 
 
 @wp.func
-def carry_sym(m: Any, axes: Any):
+def carry_sym(m: Sym3, axes: Mat3):
     """R m R^T."""
     x = sym_times(m, axes.x)
     y = sym_times(m, axes.y)
@@ -118,7 +129,7 @@ def carry_sym(m: Any, axes: Any):
 
 
 @wp.func
-def carry_root(inverse: Any, axes: Any, r: Any):
+def carry_root(inverse: RootInverse, axes: Mat3, r: Vec3):
     """The inverse in other axes about another origin: the torso's are turned by `axes` and lie at r there."""
     inverse.angular = carry_sym(inverse.angular, axes)
     inverse.linear = carry_sym(inverse.linear, axes)
@@ -135,7 +146,7 @@ def carry_root(inverse: Any, axes: Any, r: Any):
 
 
 @wp.func
-def carry_leg(factor: Any, axes: Any, r: Any):
+def carry_leg(factor: LegFactor, axes: Mat3, r: Vec3):
     """The same for the wrenches of a leg."""
     factor.hip_force = times(axes, factor.hip_force)
     factor.hip_moment = times(axes, factor.hip_moment) + cross(r, factor.hip_force)
@@ -145,7 +156,7 @@ def carry_leg(factor: Any, axes: Any, r: Any):
 
 
 @wp.func
-def torso_block(like: Any, mass: Any):
+def torso_block(like: Scalar, mass: Scalar):
     """Root block of the torso alone, about its centre."""
     zero = like - like
     nothing = vec3(zero, zero, zero)
@@ -175,7 +186,9 @@ def torso_block(like: Any, mass: Any):
 
 
 @wp.func
-def complete(block: Any, factor1: Any, factor2: Any, factor3: Any, factor4: Any, torso: Any):
+def complete(
+    block: RootBlock, factor1: LegFactor, factor2: LegFactor, factor3: LegFactor, factor4: LegFactor, torso: Torso
+):
     """The factors in anchor axes, from those in the axes of the torso whose legs are all in `block`."""
     turned = rotation(torso.qx, torso.qy, torso.qz, torso.qw)
     inverse = carry_root(invert_root(block), turned, torso.r)

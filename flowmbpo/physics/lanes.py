@@ -2,7 +2,7 @@
 
 Warp runs one CPU thread after the other and does not vectorise across them, so on a CPU a thread holds sixteen
 environments and every operation below is one vector instruction (or a few, where registers are narrower). Formulas
-are written once, as functions of `Any`, with the operators and functions defined here. This is not a general vector
+are written once, for either, with the operators and functions defined here. This is not a general vector
 library: it has what the Ant needs.
 
 Warp resolves `a + b` in a function to the `add` of that function's module when one fits, so a module of formulas
@@ -13,13 +13,17 @@ imports them by name.
 # mypy: ignore-errors
 # ruff: noqa: F811 (overloads of one Warp function share its name)
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import warp as wp
 
 __all__ = [
     "WIDTH",
     "Lanes",
+    "Scalar",
+    "Struct",
+    "Vec3",
     "add",
     "any_positive",
     "axpy",
@@ -42,6 +46,10 @@ __all__ = [
 
 WIDTH = 16
 Lanes = wp.types.vector(WIDTH, float)
+
+# What a formula's parameter is, by name. To Warp all are `Any`: it makes the function for each lane type it is given.
+Scalar: TypeAlias = Any
+Struct: TypeAlias = Any
 
 _NATIVE = f"typedef float Wide __attribute__((ext_vector_type({WIDTH})));"
 _A, _B = "__builtin_bit_cast(Wide, a)", "__builtin_bit_cast(Wide, b)"
@@ -145,14 +153,23 @@ def any_positive(a: float) -> bool:
     return a > 0.0
 
 
-def lane_struct(name: str, **fields: Any) -> Any:
+class LaneStruct(Protocol):
+    """What `lane_struct` declares: a Warp function, with the structs of both lane types and the fields."""
+
+    of: Mapping[type, type]
+    fields: Mapping[str, "LaneStruct | None"]
+
+    def __call__(self, like: Scalar) -> Struct: ...
+
+
+def lane_struct(name: str, **fields: LaneStruct | None) -> LaneStruct:
     """A struct whose fields are scalars or vectors of either lane type.
 
     `fields` maps a name to `scalar` or to another such struct. Returns a Warp function that makes an empty one of the
     same lane type as its argument.
     """
 
-    def declare(suffix: str, scalar_type: Any) -> Any:
+    def declare(suffix: str, scalar_type: type) -> Callable[[], Struct]:
         types = {field: kind.of[scalar_type] if hasattr(kind, "of") else scalar_type for field, kind in fields.items()}
         return wp.struct(type(name + suffix, (), {"__annotations__": types, "__module__": __name__}))
 
@@ -173,11 +190,12 @@ def lane_struct(name: str, **fields: Any) -> Any:
 
 scalar = None
 empty_vec3 = lane_struct("Vec3", x=scalar, y=scalar, z=scalar)
+Vec3: TypeAlias = Struct
 Vec3Lanes, Vec3Float = empty_vec3.of[Lanes], empty_vec3.of[float]
 
 
 @wp.func
-def vec3(x: Any, y: Any, z: Any):
+def vec3(x: Scalar, y: Scalar, z: Scalar):
     v = empty_vec3(x)
     v.x = x
     v.y = y
@@ -186,12 +204,12 @@ def vec3(x: Any, y: Any, z: Any):
 
 
 @wp.func
-def dot(a: Any, b: Any):
+def dot(a: Vec3, b: Vec3):
     return a.x * b.x + a.y * b.y + a.z * b.z
 
 
 @wp.func
-def cross(a: Any, b: Any):
+def cross(a: Vec3, b: Vec3):
     return vec3(a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x)
 
 
@@ -216,12 +234,12 @@ def sub(a: Vec3Float, b: Vec3Float):
 
 
 @wp.func
-def scale(k: Any, a: Any):
+def scale(k: Scalar, a: Vec3):
     """k a."""
     return vec3(k * a.x, k * a.y, k * a.z)
 
 
 @wp.func
-def axpy(a: Any, k: Any, b: Any):
+def axpy(a: Vec3, k: Scalar, b: Vec3):
     """a + k b."""
     return vec3(a.x + k * b.x, a.y + k * b.y, a.z + k * b.z)

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from flowmbpo.physics.formulas import flatten
+from flowmbpo.physics.formulas import Formula, Struct, flatten
 
 Number: TypeAlias = "Value | float"
+Result: TypeAlias = "Number | Struct | tuple[Result, ...]"
 
 
 class Value:
@@ -64,7 +65,7 @@ class Graph:
     def __init__(self, contacts: int | None = None) -> None:
         self.values: list[Value] = []
         self.depths: list[Value] = []
-        self.replaced: dict[Any, Callable[..., Any]] = {}
+        self.replaced: dict[Formula, Formula] = {}
         self._contacts = contacts
         self._known: dict[tuple[object, ...], Value] = {}
 
@@ -165,7 +166,7 @@ class Segment:
     def __init__(
         self,
         name: str,
-        formula: Callable[..., Any],
+        formula: Callable[..., Result],
         groups: dict[str, int],
         uniform: Sequence[str] = (),
         contacts: int | None = None,

@@ -8,11 +8,12 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from flowmbpo.errors import UserError, WorkFailed
 
@@ -24,7 +25,7 @@ COLOURS = ("#0b62c4", "#c2410c", "#15803d", "#8b2fc9", "#b4124a", "#0e7490", "#8
 INK, MUTED, RULE, PAPER = "#1b1f27", "#6b7280", "#d8dbe2", "#fefefe"
 PICTURES = (".png", ".svg", ".pdf")
 _METADATA = ("Date", "Creator", "Format", "Type")  # not wanted in a page
-_STYLE: Any = {
+_STYLE: Mapping[str, object] = {
     "font.size": 9.5,
     "font.family": "DejaVu Sans",
     "text.color": INK,
@@ -60,7 +61,7 @@ def styled() -> Iterator[Callable[..., Figure]]:
         yield lambda height, width=6.2: Figure(figsize=(width, height), dpi=150)
 
 
-def _matplotlib() -> Any:
+def _matplotlib() -> ModuleType:
     """Matplotlib, imported without the user's settings: it fails when they are wrong."""
     hidden = {name: os.environ.get(name) for name in ("MATPLOTLIBRC", "MPLBACKEND")}
     os.environ["MATPLOTLIBRC"] = os.devnull

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Look = dict[str, Any]  # what Matplotlib takes
 Axis = Literal["env_steps", "seconds"]
 
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
 _MEANING = {1200: "stands", 5000: "walks"}  # of the thresholds, for an Ant
 _MANY = 12  # runs in a figure beyond which single curves are not drawn
 _LINE = 300  # points of a line: more cannot be seen

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Collection
 from importlib import metadata
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
@@ -46,10 +46,13 @@ class WorldModelExtension(LearnedWorldModel):
 
     MUST_SAY: ClassVar[tuple[str, ...]] = ("dynamics", "dynamics_parameters")
     dynamics: ClassVar[str]
-    dynamics_parameters: ClassVar[Any]
     evaluations_per_step: ClassVar[int] = 1  # of the network, in one control step
 
     kind: str
+
+    if TYPE_CHECKING:  # a class has it or says not what it must
+
+        def dynamics_parameters(self, latent_dim: int, action_dim: int) -> int: ...
 
     def own_fields(self) -> dict[str, Any]:
         return self.model_dump(exclude=set(WorldModelExtension.model_fields))
@@ -81,7 +84,7 @@ def extensions(group: str, base: type[Extension], own: Collection[str]) -> dict[
     return found
 
 
-def _wrong(section: Any, kind: str, base: type[Extension]) -> str:
+def _wrong(section: object, kind: str, base: type[Extension]) -> str:
     """What is wrong with a section; empty for nothing."""
     if not (isinstance(section, type) and issubclass(section, base)):
         return f"is no subclass of flowmbpo.spec.extensions.{base.__name__}"

@@ -5,9 +5,9 @@ A sqlite file is read faster by `sqlite_reader`; both return the same records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowmbpo.tracking.mlflow_client import find_experiment, open_client, translated
 from flowmbpo.tracking.records import (
@@ -24,6 +24,10 @@ from flowmbpo.tracking.store import EXPERIMENT, Store
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.store.entities import PagedList
+
+T = TypeVar("T")
 
 _THREADS = 8
 # The server's bulk history takes 100 runs and answers with at most 25,000 points, without a word about more.
@@ -73,15 +77,15 @@ class MlflowReader:
             if experiment is None:
                 return []
             search = lambda token: self._client.search_logged_models([experiment], page_token=token)  # noqa: E731
-            models = [model for model in _pages(search) if model.source_run_id in ids]
+            models = [(ids[run], model) for model in _pages(search) if (run := model.source_run_id) in ids]
         records = []
-        for model in models:
+        for run_id, model in models:
             metrics: dict[str, float] = {}
             for metric in sorted(model.metrics or [], key=lambda metric: metric.timestamp):
                 metrics[metric.key] = metric.value  # the newest evaluation counts
             records.append(
                 CheckpointRecord(
-                    ids[model.source_run_id],
+                    run_id,
                     model.model_id,
                     model.name,
                     model.artifact_location,
@@ -130,7 +134,7 @@ class MlflowReader:
         return [(p["run_id"], metric, p["step"], p["timestamp"], float(p["value"])) for p in found]
 
 
-def _run_record(run: Any) -> RunRecord:
+def _run_record(run: Run) -> RunRecord:
     tags = dict(run.data.tags)
     # `data.metrics` holds values only; the entities behind it also say at which step.
     latest = {m.key: Latest(m.value, m.step, m.timestamp / 1000) for m in run.data._metric_objs}
@@ -148,7 +152,7 @@ def _run_record(run: Any) -> RunRecord:
     )
 
 
-def _pages(search: Any) -> Iterator[Any]:
+def _pages(search: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
     token = None
     while True:
         page = search(token)

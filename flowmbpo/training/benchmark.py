@@ -10,9 +10,10 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 import torch
+from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowmbpo.algorithms.contract import Algorithm
@@ -34,7 +35,13 @@ class ProductRecorder(TorchDispatchMode):
         super().__init__()
         self.products: Counter[Product] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[Tensor, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         first = _OPERANDS.get(func.overloadpacket.__name__)
         if first is not None:
             a, b = args[first], args[first + 1]

@@ -7,8 +7,9 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
+from flowmbpo.data_types import JSON, Document
 from flowmbpo.errors import UserError
 from flowmbpo.spec.identity import flatten
 from flowmbpo.spec.registry import Registry
@@ -19,7 +20,20 @@ if TYPE_CHECKING:
 _FORMS = ({"choices"}, {"low", "high"}, {"low", "high", "log"}, {"low", "high", "step"})
 
 
-def read_space(path: Path, registry: Registry, name: str, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+class Form(TypedDict, total=False):
+    """What a key may be: one of `choices`, or a number from `low` to `high`."""
+
+    choices: list[JSON]
+    low: float
+    high: float
+    step: float
+    log: bool
+
+
+Space: TypeAlias = Mapping[str, Form]
+
+
+def read_space(path: Path, registry: Registry, name: str, overrides: Sequence[str]) -> Space:
     """The search space of a TOML file, its ends and choices validated by the registry's rules.
 
     Raises UserError for its form and RegistryError for a value that the experiment may not have.
@@ -59,22 +73,22 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def suggest(trial: Trial, key: str, form: Mapping[str, Any]) -> Any:
+def suggest(trial: Trial, key: str, form: Form) -> JSON:
     """A value for `key`; the same again for a trial that has one."""
     if "choices" in form:
         texts = [json.dumps(choice) for choice in form["choices"]]  # a choice may be a list, which Optuna does not take
         return json.loads(trial.suggest_categorical(key, texts))
     low, high, step, log = form["low"], form["high"], form.get("step"), form.get("log", False)
     if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(key, low, high, step=step or 1, log=log)
+        return trial.suggest_int(key, low, high, step=int(step or 1), log=log)
     return trial.suggest_float(key, low, high, step=step, log=log)
 
 
-def decoded(space: Mapping[str, Mapping[str, Any]], params: Mapping[str, Any]) -> dict[str, Any]:
+def decoded(space: Space, params: Mapping[str, Any]) -> Document:
     """Optuna's values as the registry has them."""
     return {key: json.loads(value) if "choices" in space[key] else value for key, value in params.items()}
 
 
-def with_values(overrides: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+def with_values(overrides: Sequence[str], params: Mapping[str, JSON]) -> list[str]:
     """`--set` of the command, and these values."""
     return [*overrides, *(f"{key}={json.dumps(value)}" for key, value in params.items())]

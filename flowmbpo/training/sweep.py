@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
+from flowmbpo.data_types import JSON, Document
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.files import locked
 from flowmbpo.runs.layout import RunFiles
@@ -27,7 +28,7 @@ from flowmbpo.tracking.mlflow_sweep import sweep_run
 from flowmbpo.tracking.store import Store, check_sqlite
 from flowmbpo.training import session
 from flowmbpo.training.progress import Progress, StopTraining, Watcher
-from flowmbpo.training.search_space import decoded, suggest, with_values
+from flowmbpo.training.search_space import Space, decoded, suggest, with_values
 from flowmbpo.training.study import JOURNAL, WHY, Worker, open_study
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Sweep:
 
     registry: Registry
     name: str
-    space: Mapping[str, Mapping[str, Any]]
+    space: Space
     seeds: int
     options: session.RunOptions
     watcher: Callable[[], Watcher]
@@ -64,21 +65,28 @@ class Sweep:
         about = [spec_hash(experiment), self.space, self.seeds, self.options.epochs]
         return f"{self.name}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]}"
 
-    def experiment(self, params: Mapping[str, Any], name: str) -> Experiment:
+    def experiment(self, params: Mapping[str, JSON], name: str) -> Experiment:
         """With these values, under a name of its own: trials are no seeds of the experiment. Raises RegistryError."""
         spec = self.registry.resolve(self.name, with_values(self.overrides, params)).spec
         return spec.model_copy(update={"name": f"{self.name}-{name}", "aliases": ()})
 
 
+class Row(TypedDict):
+    number: int
+    state: str
+    value: float | None
+    params: Document
+
+
 @dataclass
 class Found:
-    """How a search stands. `trials`: number, state, value and params. `searched` is the winner's value in the search,
-    `reported` the mean over `winner_runs` (seed -> best evaluated R) that decides; each is None before it is known, or
-    where a winner's run failed. `unfinished` trials or winner's runs have begun and not ended."""
+    """How a search stands. `searched` is the winner's value in the search, `reported` the mean over `winner_runs` (seed
+    -> best evaluated R) that decides; each is None before it is known, or where a winner's run failed. `unfinished`
+    trials or winner's runs have begun and not ended."""
 
     study: str
-    trials: list[dict[str, Any]]
-    params: dict[str, Any]
+    trials: list[Row]
+    params: Document
     searched: float | None
     winner_runs: dict[int, float | None]
     unfinished: int
@@ -88,7 +96,7 @@ class Found:
         values = [value for value in self.winner_runs.values() if value is not None]
         return fmean(values) if values and len(values) == len(self.winner_runs) else None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Document:
         known = self.reported is not None and self.searched is not None
         gap = self.searched - self.reported if known else None  # type: ignore[operator]
         return {**vars(self), "reported": self.reported, "gap": gap}
@@ -237,11 +245,10 @@ def _found(sweep: Sweep, study: Study, trials: int, folder: Path) -> Found:
     found = Found(study.study_name, [_row(sweep, trial) for trial in known], {}, None, {}, _unfinished(known))
     if found.unfinished or len(known) < trials:
         return found
-    rows = [row for row in found.trials if row["value"] is not None]
-    if not rows:
+    valued = [(row["value"], row["params"]) for row in found.trials if row["value"] is not None]
+    if not valued:
         raise WorkFailed("no trial came to a result; `flowmbpo runs` shows how they ended")
-    best = max(rows, key=lambda row: row["value"])
-    found.params, found.searched = best["params"], best["value"]
+    found.searched, found.params = max(valued, key=lambda pair: pair[0])
     winners = open_study(folder, _winners(study, sweep.experiment(found.params, "tuned"))).trials
     found.unfinished = _unfinished(winners)
     values = {sweep.seeds + trial.number: trial.value for trial in winners}
@@ -253,7 +260,7 @@ def _unfinished(trials: Sequence[FrozenTrial]) -> int:
     return sum(trial.state.name == "RUNNING" for trial in trials)
 
 
-def _row(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
+def _row(sweep: Sweep, trial: FrozenTrial) -> Row:
     state = trial.state.name.lower()
     return {
         "number": trial.number,
