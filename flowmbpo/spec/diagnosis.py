@@ -34,6 +34,11 @@ class Finding:
         """The dotted key, without positions inside lists."""
         return ".".join(part for part in self.path if isinstance(part, str))
 
+    @property
+    def of_key(self) -> bool:
+        """Whether the place to show is that of the key, not of the value."""
+        return self.at_key or self.missing
+
 
 @dataclass
 class Diagnosis:
@@ -202,19 +207,15 @@ def _unquoted(value: str) -> str:
 
 def _kind_of(value: object) -> str:
     """What a value is, said so that 1, 1.0, "1" and true cannot be confused."""
-    if isinstance(value, bool):
-        return f"the truth value {show(value)}"
-    if isinstance(value, str):
-        return f"the text {show(value)}"
-    if isinstance(value, int):
-        return f"the whole number {show(value)}"
-    if isinstance(value, float):
-        return f"the number {show(value)}"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     if isinstance(value, dict):
         return "a table"
-    return show(value)
+    words = next((f"{words} " for kind, words in _KINDS.items() if isinstance(value, kind)), "")
+    return words + show(value)
+
+
+_KINDS = {bool: "the truth value", str: "the text", int: "the whole number", float: "the number"}  # a bool is an int
 
 
 def _unknown_key(owner: Model, path: Path, value: object, beside: object, around: _Around) -> Finding:

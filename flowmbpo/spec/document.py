@@ -34,22 +34,13 @@ class Document:
     positions: Positions | None = None
     problems: list[Problem] = field(default_factory=list)
 
-    def key(self, path: toml_positions.Path) -> Place:
-        """Where the key is written, or the nearest table around it."""
-        return self._find(path, prefer_value=False)
-
-    def value(self, path: toml_positions.Path) -> Place:
-        """Where the value is written, or the nearest thing around it."""
-        return self._find(path, prefer_value=True)
-
-    def _find(self, path: toml_positions.Path, prefer_value: bool) -> Place:
+    def place(self, path: toml_positions.Path, of_key: bool = True) -> Place:
+        """Where the key is written, or its value, or the nearest thing around it."""
         if self.positions is not None:
+            keys, values = self.positions.keys, self.positions.values
+            first, second = (keys, values) if of_key else (values, keys)
             for length in range(len(path), 0, -1):
-                found = None
-                if prefer_value:
-                    found = self.positions.values.get(path[:length])
-                found = found or self.positions.keys.get(path[:length]) or self.positions.values.get(path[:length])
-                if found is not None:
+                if found := first.get(path[:length]) or second.get(path[:length]):
                     return self.at(*self.positions.line_column(found[0]), found[1])
         return self.at(1, 1)
 

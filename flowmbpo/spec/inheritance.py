@@ -48,12 +48,8 @@ class Layer:
     """What one entry (or the options of one command) says itself, and where each part of it is written."""
 
     values: Mapping[str, object]
-    place_of_key: Callable[[tuple[str | int, ...]], Place]
-    place_of_value: Callable[[tuple[str | int, ...]], Place]
+    place: Callable[[tuple[str | int, ...], bool], Place]  # of the key of a path, or else of its value
     entry: str | None = None
-
-    def origin(self, path: Path) -> Origin:
-        return Origin(self.entry, self.place_of_key(path))
 
 
 @dataclass
@@ -122,7 +118,7 @@ def merge(model: Model, base: Inherited, layer: Layer) -> Inherited:
     """The base with the layer's own values on top, table by table."""
     replaced: list[Path] = []
     values = _merge(model, base.values, layer.values, (), replaced)
-    own = {path: layer.origin(path) for path in _leaves(layer.values)}
+    own = {path: Origin(layer.entry, layer.place(path, True)) for path in _leaves(layer.values)}
     unsound = {path for path in base.unsound if not any(path[: len(known)] == known for known in replaced)}
     return Inherited(values, base.origins | own, unsound).without_what_is_gone()
 

@@ -41,17 +41,17 @@ def parse(overrides: Overrides, collector: Collector) -> Layer:
             table = table.setdefault(part, {})
         table[path[-1]] = value
 
-    def place(path: tuple[str | int, ...], which: int) -> Place:
+    def place(path: tuple[str | int, ...], of_key: bool) -> Place:
         names = tuple(part for part in path if isinstance(part, str))
         for length in range(len(names), 0, -1):
             if names[:length] in places:
-                return places[names[:length]][which]
+                return places[names[:length]][not of_key]
             inside = [both for known, both in places.items() if known[:length] == names[:length]]
             if inside:
-                return inside[0][which]
+                return inside[0][not of_key]
         return Place(OPTION, source=OPTION)
 
-    return Layer(nested, lambda path: place(path, 0), lambda path: place(path, 1))
+    return Layer(nested, place)
 
 
 def _pairs(overrides: Overrides, collector: Collector) -> list[tuple[str, str, object]]:

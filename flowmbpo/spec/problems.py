@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flowmbpo.errors import UserError
@@ -129,9 +129,7 @@ def _with_victims(problem: Problem, also: list[str]) -> Problem:
         return problem
     names = ", ".join(visible(name) for name in also[:5]) + (f" and {len(also) - 5} more" if len(also) > 5 else "")
     hint = f"{problem.hint}; it also reaches {names}" if problem.hint else f"it also reaches {names}"
-    return Problem(
-        problem.place, problem.message, hint, problem.experiment, problem.key, problem.value, problem.severity
-    )
+    return replace(problem, hint=hint)
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

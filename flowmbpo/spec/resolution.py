@@ -50,7 +50,7 @@ def resolve(
         if finding.missing and (not whole or merged.is_unsound(finding.path)):
             continue
         sound = False
-        place = (layer.place_of_key if finding.at_key or finding.missing else layer.place_of_value)(finding.path)
+        place = layer.place(finding.path, finding.of_key)
         collector.add(Problem(place, finding.message, finding.hint, name, finding.key, plain(finding.value)))
     for finding in diagnosis.findings:
         path = tuple(part for part in finding.path if isinstance(part, str))
@@ -83,5 +83,5 @@ def apply_rules(name: str, inherited: Inherited, spec: Experiment | None, layer:
         if origin.entry is not None and origin.entry != name:
             inherited_from = f"inherited from {visible(origin.entry)}"
             hint = f"{hint} ({inherited_from})" if hint else inherited_from
-        place = origin.place or layer.place_of_key(())
+        place = origin.place or layer.place((), True)
         collector.add(Problem(place, message, hint, name, blamed, plain(values.get(blamed)), violation.severity))

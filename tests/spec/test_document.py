@@ -121,7 +121,7 @@ def test_encoding_and_syntax(content, line, column, said):
 def test_byte_order_mark_and_windows_line_ends_are_no_mistake():
     parsed = document.parse(b"\xef\xbb\xbfa = 1\r\nb = 2\r\n", "f")
     assert parsed.data == {"a": 1, "b": 2}
-    assert parsed.value(("b",)).line == 2
+    assert parsed.place(("b",), of_key=False).line == 2
 
 
 def test_several_mistakes_of_syntax_and_what_is_right_between_them():
@@ -185,16 +185,16 @@ def test_positions_by_hand():
     def at(place):
         return place.line, place.column, place.source[place.column - 1 : place.column - 1 + place.width]
 
-    assert at(parsed.value(("a",))) == (1, 5, "1")
-    assert at(parsed.key(("t", "x y"))) == (2, 4, '"x y"')
-    assert at(parsed.key(("t", "x y", "z"))) == (2, 10, "z")
-    assert at(parsed.value(("t", "x y", "z", "k", 0))) == (3, 7, "1")
-    assert at(parsed.value(("t", "x y", "z", "k", 1, "u"))) == (4, 9, '"s"')
-    assert at(parsed.value(("r", 0, "q", "w"))) == (6, 7, "2")
-    assert at(parsed.value(("r", 1, "q"))) == (8, 5, "3")
-    assert at(parsed.key(("r", 1, "sub"))) == (9, 4, "sub")
-    assert at(parsed.value(("r", 1, "sub", "v")))[:2] == (10, 5)
-    assert at(parsed.key(("r", 1, "none"))) == (7, 3, "r")  # the nearest table around it
+    assert at(parsed.place(("a",), of_key=False)) == (1, 5, "1")
+    assert at(parsed.place(("t", "x y"))) == (2, 4, '"x y"')
+    assert at(parsed.place(("t", "x y", "z"))) == (2, 10, "z")
+    assert at(parsed.place(("t", "x y", "z", "k", 0), of_key=False)) == (3, 7, "1")
+    assert at(parsed.place(("t", "x y", "z", "k", 1, "u"), of_key=False)) == (4, 9, '"s"')
+    assert at(parsed.place(("r", 0, "q", "w"), of_key=False)) == (6, 7, "2")
+    assert at(parsed.place(("r", 1, "q"), of_key=False)) == (8, 5, "3")
+    assert at(parsed.place(("r", 1, "sub"))) == (9, 4, "sub")
+    assert at(parsed.place(("r", 1, "sub", "v"), of_key=False))[:2] == (10, 5)
+    assert at(parsed.place(("r", 1, "none"))) == (7, 3, "r")  # the nearest table around it
 
 
 def quoted(key: str) -> str:
