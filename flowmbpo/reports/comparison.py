@@ -36,10 +36,11 @@ class Comparison:
     spec_diff: dotted key -> row name -> value, only keys that differ. missing, failed, running, set_aside, stale: runs
     that are not in the rows, or are there with a spec that is not today's, each with the reason. curves: points of
     `train/*` and `eval/*` behind the rows (columns run_id, metric, step, time, value), with times in seconds since the
-    run's start. figures: each row's runs.
+    run's start. figures: each row's runs. places: by row, what decides its colour, the same in every figure and subset.
     """
 
     rows: list[Row]
+    places: Mapping[str, int]
     spec_diff: dict[str, dict[str, object]] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
@@ -118,15 +119,21 @@ class _Group:
 
 
 def _assemble(
-    groups: Sequence[_Group], known: Mapping[str, Known], figures: Mapping[str, RunFigures], curves: pd.DataFrame
+    groups: Sequence[_Group],
+    known: Mapping[str, Known],
+    figures: Mapping[str, RunFigures],
+    curves: pd.DataFrame,
+    places: Mapping[str, int] | None = None,
 ) -> Comparison:
     present = [group for group in groups if group.counted]
     counted = {group.name: [figures[run.run_id] for run in group.counted] for group in present}
     rows = [make_row(g.name, counted[g.name], known.get(g.runs[0].name), g.is_experiment) for g in present]
     runs = {group.name: group.counted for group in present}
     everything = [run for group in groups for run in group.runs]
+    colours = places or {row.name: place for place, row in enumerate(rows)}
     return Comparison(
         rows=rows,
+        places=colours,
         spec_diff=spec_difference(runs),
         verdicts=judge_all({group.name: counted[group.name] for group in present if not group.imported}),
         missing=_missing([group for group in groups if group.is_experiment and not group.imported]),
@@ -137,7 +144,7 @@ def _assemble(
         notes=_notes(rows, runs) + [f"note on {_label(run)}: {run.note}" for run in everything if run.note],
         figures=counted,
         curves=curves,
-        _subset=lambda names: _assemble([g for g in groups if g.name in names], known, figures, curves),
+        _subset=lambda names: _assemble([g for g in groups if g.name in names], known, figures, curves, colours),
     )
 
 

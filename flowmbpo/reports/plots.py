@@ -51,13 +51,8 @@ class Series:
         return {"color": COLOURS[self.place % count], "linestyle": dashes}
 
 
-def series_of(
-    comparison: Comparison, metric: str, axis: Axis = "env_steps", places: Mapping[str, int] | None = None
-) -> list[Series]:
-    """The curves of one metric of every row that has it, by environment steps or by seconds since the run's start.
-
-    `places` gives rows their colours; by default the order of the rows.
-    """
+def series_of(comparison: Comparison, metric: str, axis: Axis = "env_steps") -> list[Series]:
+    """The curves of one metric of every row that has it, by environment steps or by seconds since the run's start."""
     assert comparison.curves is not None
     frame = comparison.curves
     frame = frame[frame["metric"] == metric]
@@ -69,11 +64,11 @@ def series_of(
     found = [
         Series(
             row.name,
-            (places or {}).get(row.name, place),
+            comparison.places[row.name],
             [by_run[run] for run in row.run_ids if run in by_run],
             imported=bool(row.origin),
         )
-        for place, row in enumerate(comparison.rows)
+        for row in comparison.rows
     ]
     return [series for series in found if any(is_finite(y).any() for _, y in series.curves)]
 
@@ -112,9 +107,8 @@ def evaluated_figure(comparison: Comparison, best: Published | None) -> Figure:
     with styled() as new_figure:
         figure = new_figure(1.1 + 0.36 * max(len(rows), 1))
         axes = figure.add_subplot()
-        places = {row.name: place for place, row in enumerate(comparison.rows)}
         for height, row in enumerate(reversed(rows)):
-            colour = COLOURS[places[row.name] % len(COLOURS)]
+            colour = COLOURS[comparison.places[row.name] % len(COLOURS)]
             dots = [run.evaluated for run in comparison.figures[row.name] if run.evaluated is not None]
             axes.plot(dots, [height - 0.2] * len(dots), "o", ms=3.5, color=colour, alpha=0.45, mew=0)
             if row.eval_low is not None and row.eval_high is not None:

@@ -62,12 +62,9 @@ def collect(
 ) -> dict[str, object]:
     """What the template shows of a comparison. `latent`: metric names of the model's error by open-loop steps;
     `everything`: also questions of the registry that no run answers yet."""
-    places = {row.name: place for place, row in enumerate(comparison.rows)}
-    references = published(registry)
-    groups = {
-        key: group for key, group in registry.groups.items() if everything or set(group.members).intersection(places)
-    }
-    shown = {member for group in groups.values() for member in group.members} | set(places)
+    references, present = published(registry), set(comparison.places)
+    groups = {key: group for key, group in registry.groups.items() if everything or present.intersection(group.members)}
+    shown = {member for group in groups.values() for member in group.members} | present
     best = next((row.published for row in comparison.rows if row.published), None)
     overview = formats.tables(comparison)
     if gpu_hours:
@@ -81,12 +78,12 @@ def collect(
         "registry": str(registry.path),
         "summary": sorted(comparison.rows, key=lambda row: -(row.eval_reward or float("-inf")))[:4],
         "best": best,
-        "questions": [_question(key, group, comparison, places, references) for key, group in groups.items()],
+        "questions": [_question(key, group, comparison, references) for key, group in groups.items()],
         "design": _design([known[name] for name in known if name in shown]),
         "overview": overview,
-        "curves": _curves(comparison, places, references),
-        "checkpoints": _checkpoints(comparison, places, best),
-        "model": _model(comparison, places, latent),
+        "curves": _curves(comparison, references),
+        "checkpoints": _checkpoints(comparison, best),
+        "model": _model(comparison, latent),
         "remarks": formats.remarks(comparison, verdicts=False),
         "runs": _runs(comparison),
         "origins": _origins(comparison),
@@ -95,16 +92,10 @@ def collect(
     }
 
 
-def _question(
-    key: str,
-    group: Group,
-    comparison: Comparison,
-    places: Mapping[str, int],
-    references: Mapping[str, PublishedReference],
-) -> Question:
-    absent = [member for member in group.members if member not in places]
+def _question(key: str, group: Group, comparison: Comparison, references: Mapping[str, PublishedReference]) -> Question:
+    absent = [member for member in group.members if member not in comparison.places]
     to_run = f"flowmbpo run {shlex.join(absent)} --seeds 0,1,2,3,4" if absent else ""
-    present = [member for member in group.members if member in places]
+    present = [member for member in group.members if member in comparison.places]
     if not present:
         return Question(key, group.question, to_run=to_run)
     part = comparison.subset(present)
@@ -123,7 +114,7 @@ def _question(
         alt = f"R ({words}) over environment steps: {', '.join(present)}"
         caption = f"R, {words}: interquartile mean over seeds with its 95% interval."
         look = {"references": references} if metric == TRAINED else {"markers": True}
-        pictures += _picture(part, metric, places, f"{key}-{words[:5]}", alt, caption, label=f"R ({words})", **look)
+        pictures += _picture(part, metric, f"{key}-{words[:5]}", alt, caption, label=f"R ({words})", **look)
     return Question(key, group.question, answers, cautions, tables, pictures, to_run)
 
 
@@ -141,39 +132,28 @@ def _design(known: Sequence[Known]) -> Table:
 
 
 def _picture(
-    comparison: Comparison,
-    metric: str,
-    places: Mapping[str, int],
-    key: str,
-    alt: str,
-    caption: str,
-    axis: plots.Axis = "env_steps",
-    **look: Any,
+    comparison: Comparison, metric: str, key: str, alt: str, caption: str, axis: plots.Axis = "env_steps", **look: Any
 ) -> list[Picture]:
     """The curves of a metric, `look` as `curves_figure` takes it; nothing where no run has it."""
-    series = plots.series_of(comparison, metric, axis, places)
+    series = plots.series_of(comparison, metric, axis)
     return [Picture(to_svg(plots.curves_figure(series, axis=axis, **look), key, alt), caption)] if series else []
 
 
-def _curves(
-    comparison: Comparison, places: Mapping[str, int], references: Mapping[str, PublishedReference]
-) -> list[Picture]:
+def _curves(comparison: Comparison, references: Mapping[str, PublishedReference]) -> list[Picture]:
     pictures: list[Picture] = []
     by_axis: tuple[tuple[plots.Axis, str], ...] = (("env_steps", "environment steps"), ("seconds", "wall time"))
     for axis, words in by_axis:
         alt = f"Training R by {words}"
         caption = f"{alt}. Line: interquartile mean over seeds; band: its 95% interval; thin: seeds; "
         caption += "dotted: published results."
-        pictures += _picture(
-            comparison, TRAINED, places, f"curves-{axis}", alt, caption, axis=axis, references=references
-        )
+        pictures += _picture(comparison, TRAINED, f"curves-{axis}", alt, caption, axis=axis, references=references)
     return pictures
 
 
-def _checkpoints(comparison: Comparison, places: Mapping[str, int], best: Published | None) -> list[Picture]:
+def _checkpoints(comparison: Comparison, best: Published | None) -> list[Picture]:
     alt = "Evaluated R of the checkpoints over training"
     caption = "Each checkpoint in the real environment: deterministic policy, fixed seeds, full episodes."
-    pictures = _picture(comparison, EVALUATED, places, "checkpoints", alt, caption, label="R (evaluated)", markers=True)
+    pictures = _picture(comparison, EVALUATED, "checkpoints", alt, caption, label="R (evaluated)", markers=True)
     if pictures:
         final = to_svg(plots.evaluated_figure(comparison, best), "evaluated", "Evaluated R with intervals")
         caption = "Best checkpoint of each run: diamond, interquartile mean; bar, its 95% interval; dots, runs."
@@ -181,7 +161,7 @@ def _checkpoints(comparison: Comparison, places: Mapping[str, int], best: Publis
     return pictures
 
 
-def _model(comparison: Comparison, places: Mapping[str, int], latent: Mapping[int, str]) -> list[Picture]:
+def _model(comparison: Comparison, latent: Mapping[int, str]) -> list[Picture]:
     figures = [
         (
             CORRELATION,
@@ -204,7 +184,7 @@ def _model(comparison: Comparison, places: Mapping[str, int], latent: Mapping[in
     pictures: list[Picture] = []
     for metric, label, alt, caption in figures:
         key, log = metric.replace("/", "-"), metric in latent.values()
-        pictures += _picture(comparison, metric, places, key, alt, caption, label=label, thresholds=False, log=log)
+        pictures += _picture(comparison, metric, key, alt, caption, label=label, thresholds=False, log=log)
     return pictures
 
 
