@@ -12,8 +12,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import journal, refused
@@ -38,12 +40,12 @@ _ENTRIES_AT_ONCE = 200
 
 
 class Delivery:
-    """Delivers the journal of the run with our id `key` in the folder `files`."""
+    """Delivers the journal of the run in the folder `files`."""
 
-    def __init__(self, files: RunFiles, key: str, writer: MlflowWriter, mlflow_run_id: str = "") -> None:
+    def __init__(self, files: RunFiles, writer: MlflowWriter, mlflow_run_id: str = "") -> None:
         self.files = files
         self.writer = writer
-        cursor = Cursor.load(files.delivered, key, *store_names(files, writer.store))
+        cursor = Cursor.load(files.delivered, files.root.name, *store_names(files, writer.store))
         self.cursor = replace(cursor, mlflow_run_id=mlflow_run_id) if mlflow_run_id else cursor
         self.ended = False  # whether MLflow has the run's final status
 
@@ -130,6 +132,14 @@ class Delivery:
             cursor.save(self.files.delivered)
 
 
+class _Begun(NamedTuple):
+    """A run whose journal grows; `step` tells its current environment steps."""
+
+    journal: Journal
+    files: RunFiles
+    step: Callable[[], int]
+
+
 class DeliveryThread:
     """Delivers while a run goes on, gives signs of life and samples the system.
 
@@ -141,14 +151,11 @@ class DeliveryThread:
         self._store = store
         self._writer = MlflowWriter(store)
         self._wake = threading.Event()
-        self._created = threading.Event()
-        self._ready = threading.Event()
         self._stopping = threading.Event()
         self._create: journal.Create | None = None
-        self._mlflow_run_id = ""
-        self._error: UserError | WorkFailed | None = None
+        self._created: Future[str] = Future()  # MLflow's id, where the run is new
+        self._begun: Future[_Begun | None] = Future()  # None: it will never begin here
         self._last: journal.Status | None = None
-        self._journal: Journal | None = None
         self._delivery: Delivery | None = None
         self.cpu_seconds = 0.0  # used by this thread since the run began
         self._thread = threading.Thread(target=self._main, name="tracking", daemon=True)
@@ -171,23 +178,24 @@ class DeliveryThread:
         self._create = create
         self._thread.start()
         patience = FILE_START_SECONDS if self._store.sqlite else START_SECONDS
-        in_time = self._created.wait(patience)
-        if in_time and self._error is not None and not isinstance(self._error, Unreachable):
-            self._stopping.set()
-            self._ready.set()
-            raise self._error
-        if in_time and self._mlflow_run_id:
-            return self._mlflow_run_id
-        reason = self._error or f"{self._store} did not answer within {patience:.0f} s"
+        reason: object = f"{self._store} did not answer within {patience:.0f} s"
+        try:
+            return self._created.result(patience)
+        except TimeoutError:
+            pass
+        except Unreachable as error:
+            reason = error
+        except (UserError, WorkFailed):
+            self._begun.set_result(None)
+            raise
         log.warning("%s. The run starts all the same: its records are kept and delivered later.", reason)
         return create.key
 
-    def run(self, journal: Journal, files: RunFiles, key: str, step: Callable[[], int]) -> None:
+    def run(self, journal: Journal, files: RunFiles, step: Callable[[], int]) -> None:
         """Start to deliver `journal` of the run in `files`; `step` tells the current environment steps."""
-        self._journal, self._files, self._key, self._step = journal, files, key, step
+        self._begun.set_result(_Begun(journal, files, step))
         if self._thread.ident is None:
             self._thread.start()
-        self._ready.set()
 
     def wake(self) -> None:
         self._wake.set()
@@ -204,30 +212,34 @@ class DeliveryThread:
     def abandon(self) -> None:
         """The run exists in MLflow but cannot begin here: close it as FAILED."""
         self._last = journal.Status("FAILED", int(time.time() * 1000))
-        self._ready.set()
+        if not self._begun.done():
+            self._begun.set_result(None)
         self._thread.join(FINISH_SECONDS)
 
     def _main(self) -> None:
+        mlflow_run_id = ""
         if self._create is not None:
             try:
-                self._mlflow_run_id = self._writer.find_or_create(self._create, look=False)
+                mlflow_run_id = self._writer.find_or_create(self._create, look=False)
+                self._created.set_result(mlflow_run_id)
             except (UserError, WorkFailed) as error:
-                self._error = error
+                self._created.set_exception(error)
             except Exception as error:
-                self._error = Unreachable(f"{self._store} cannot be used: {type(error).__name__}: {error}")
-            self._created.set()
-        self._ready.wait()
-        if self._journal is None:
-            self._close(self._mlflow_run_id)
+                reason = f"{self._store} cannot be used: {type(error).__name__}: {error}"
+                self._created.set_exception(Unreachable(reason))
+        if (begun := self._begun.result()) is None:
+            self._close(mlflow_run_id)
             return
-        self._delivery = Delivery(self._files, self._key, self._writer, self._mlflow_run_id)
+        self._delivery = Delivery(begun.files, self._writer, mlflow_run_id)
         try:
-            self._loop(self._delivery)
+            failed = self._created.exception() if self._create else None
+            self._loop(self._delivery, begun, reported=isinstance(failed, Unreachable))
         except Exception:  # training goes on, and the journal keeps everything
             log.exception("delivery to %s has ended; `flowmbpo sync` delivers what is missing", self._store)
 
-    def _loop(self, delivery: Delivery) -> None:
-        sampler = SystemSampler(self._files.root)
+    def _loop(self, delivery: Delivery, begun: _Begun, reported: bool) -> None:
+        """`reported`: the store is away, and that was said already."""
+        sampler = SystemSampler(begun.files.root)
         failures, next_sample, next_beat = 0, time.monotonic() + 1.0, time.monotonic() + HEARTBEAT_SECONDS
         before = time.thread_time()  # importing MLflow and making the run are not counted
         while True:
@@ -247,9 +259,9 @@ class DeliveryThread:
                     log.warning("%s answers again; everything is delivered", self._store)
                 failures = 0
             except Exception as error:  # whatever MLflow and its libraries come up with
-                if not failures and not isinstance(self._error, Unreachable):
+                if not failures and not reported:
                     log.warning("%s. Records are kept in %s and delivered later.", error, delivery.files.tracking)
-                self._error = None
+                reported = False
                 failures += 1
             if stopping:
                 self._close(delivery.cursor.mlflow_run_id)
@@ -261,12 +273,8 @@ class DeliveryThread:
                 self._wake.clear()
             if time.monotonic() >= next_sample and not self._stopping.is_set():
                 next_sample = time.monotonic() + SAMPLE_SECONDS
-                self._sample(sampler)
-
-    def _sample(self, sampler: SystemSampler) -> None:
-        assert self._journal is not None
-        with contextlib.suppress(Exception):  # the training thread reports a full disk; or the run is over
-            self._journal.append(journal.Metrics(int(time.time() * 1000), self._step(), sampler.sample()))
+                with contextlib.suppress(Exception):  # the training thread reports a full disk; or the run is over
+                    begun.journal.append(journal.Metrics(int(time.time() * 1000), begun.step(), sampler.sample()))
 
     def _close(self, mlflow_run_id: str) -> None:
         if self._last is not None and mlflow_run_id:

@@ -142,10 +142,7 @@ class RunRecord:
 
     def whole_param(self, name: str) -> int | None:
         """A param that is a whole number; None where it is missing or something else."""
-        try:
-            return int(self.params[name])
-        except (KeyError, ValueError):
-            return None
+        return number(self.params.get(name))
 
     def document(self) -> Document:
         """What `--json` shows of it."""

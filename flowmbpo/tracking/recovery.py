@@ -81,7 +81,7 @@ def sync_run(files: RunFiles, store: Store | None) -> Synced:
         if status == "RUNNING":
             _close_as_killed(files, int(os.path.getmtime(files.journal) * 1000))
             status = "KILLED"
-        delivery = Delivery(files, run_id, MlflowWriter(store or store_of(files, create)))
+        delivery = Delivery(files, MlflowWriter(store or store_of(files, create)))
         pending = sum(1 for _ in read_entries(files.journal, delivery.cursor.offset))
         delivery.deliver_all()
         accepted = delivery.deliver_refused()

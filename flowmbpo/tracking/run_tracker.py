@@ -24,10 +24,9 @@ from flowmbpo.runs import journal
 from flowmbpo.runs.journal import Entry, Journal, RunStatus, read_entries
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.runs.lock import RunLock, process_tags
-from flowmbpo.tracking import provenance
+from flowmbpo.tracking import outbox, provenance
 from flowmbpo.tracking.delivery import DeliveryThread
 from flowmbpo.tracking.metrics import check_names
-from flowmbpo.tracking.outbox import Outbox
 from flowmbpo.tracking.store import Store
 from flowmbpo.tracking.tracker import status_after
 
@@ -120,7 +119,6 @@ class RunTracker:
             raise UserError(
                 f"{files.tracking} cannot be written ({error.strerror}); run in another directory"
             ) from None
-        self._outbox = Outbox(files)
         self.delivery = thread  # what MLflow has and lacks
         self._step = 0
         self._times: dict[int, int] = {}  # of the latest step, and of those before a resume
@@ -141,7 +139,7 @@ class RunTracker:
         self._text("provenance.json", json.dumps(origin.document(), indent=2))
         if origin.code.diff:
             self._text("uncommitted.diff", origin.code.diff)
-        self.delivery.run(self._journal, self.files, self.run_id, lambda: self._step)
+        self.delivery.run(self._journal, self.files, lambda: self._step)
 
     def continue_(self) -> None:
         for entry, _ in read_entries(self._journal.path):
@@ -153,7 +151,7 @@ class RunTracker:
                 self._checkpoints.add(entry.name)
         self._append(journal.Status("RUNNING", _now_ms()))
         self.tags({**provenance.collect().tags(), **process_tags(self.files.root)})
-        self.delivery.run(self._journal, self.files, self.run_id, lambda: self._step)
+        self.delivery.run(self._journal, self.files, lambda: self._step)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics at `step` real environment steps: one line of the journal, about 30 µs. Raises ValueError for a
@@ -196,7 +194,7 @@ class RunTracker:
                     metrics=metrics,
                     tags=dict(tags or {}),
                     params={},
-                    outbox=self._outbox.keep(path),
+                    outbox=outbox.keep(self.files, path),
                 )
             )
             self._sync()
@@ -206,7 +204,7 @@ class RunTracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         """Upload a file under `folder` of the run's artifacts; it may be replaced or deleted afterwards."""
         begun = time.perf_counter()
-        self._append(journal.Artifact(path.name, folder, self._outbox.keep(path)))
+        self._append(journal.Artifact(path.name, folder, outbox.keep(self.files, path)))
         self.delivery.wake()
         self.seconds += time.perf_counter() - begun
 
@@ -256,7 +254,7 @@ class RunTracker:
             self._journal.sync()
 
     def _text(self, name: str, text: str) -> None:
-        self._append(journal.Artifact(name, "", self._outbox.keep_text(name, text)))
+        self._append(journal.Artifact(name, "", outbox.keep_text(self.files, name, text)))
 
 
 def _now_ms() -> int:
