@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,37 +30,24 @@ PHASE_SECONDS = 10.0  # between two words about a long one
 RESUMABLE_SECONDS = 600.0  # a kill -9 loses at most this much training, or what came after the last checkpoint_interval
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Trainer:
     """Trains one experiment with one seed from `epoch` to `stop_epoch`, a time limit or a signal."""
 
-    def __init__(
-        self,
-        *,
-        experiment: Experiment,
-        algorithm: Algorithm,
-        env: EpisodeRecorder,
-        evaluator: Evaluator,
-        held_out: HeldOut,
-        tracker: Tracker,
-        checkpoints: CheckpointWriter,
-        watcher: Watcher,
-        stop: StopRequest,
-        stop_epoch: int,
-        time_limit: float | None,
-        clock: PhaseClock,
-    ) -> None:
-        self.experiment = experiment
-        self.algorithm = algorithm
-        self.env = env
-        self.evaluator = evaluator
-        self.held_out = held_out
-        self.tracker = tracker
-        self.checkpoints = checkpoints
-        self.watcher = watcher
-        self.stop = stop
-        self.stop_epoch = stop_epoch
-        self.time_limit = time_limit
-        self.clock = clock
+    experiment: Experiment
+    algorithm: Algorithm
+    env: EpisodeRecorder
+    evaluator: Evaluator
+    held_out: HeldOut
+    tracker: Tracker
+    checkpoints: CheckpointWriter
+    watcher: Watcher
+    stop: StopRequest
+    stop_epoch: int
+    time_limit: float | None
+    clock: PhaseClock
+
+    def __post_init__(self) -> None:
         self.epoch = 0
         self.peak_reward: float | None = None
         self.final_reward: float | None = None
@@ -71,10 +59,10 @@ class Trainer:
         self._ended: float | None = None
         self._saved = -1  # epoch of the newest resumable state
         self._refused = 0
-        self._tracked = tracker.seconds
+        self._tracked = self.tracker.seconds
         self._phase, self._phase_started = "", 0.0
         self._announced_at = 0.0  # when a long phase was last heard of; 0 where none was since the last point
-        algorithm.interrupt_with(self._may_go_on)
+        self.algorithm.interrupt_with(self._may_go_on)
         self._reset_sums()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
