@@ -87,9 +87,14 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=common[name])
         for name in missing
     ]
-    accepting.__signature__ = given.replace(parameters=[*given.parameters.values(), *extra])  # type: ignore[attr-defined]
-    accepting.__annotations__ = {name: p.annotation for name, p in accepting.__signature__.parameters.items()}  # type: ignore[attr-defined]
-    return accepting
+    return with_parameters(accepting, [*given.parameters.values(), *extra])
+
+
+def with_parameters(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """`command`, shown with these parameters."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command
 
 
 def parse_list(option: str, text: str, pattern: str, what: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from flowmbpo.cli.options import slurm_time
+from flowmbpo.cli.options import slurm_time, with_parameters
 from flowmbpo.data_types import Document
 from flowmbpo.errors import UserError
 
@@ -90,7 +90,4 @@ def with_placement(command: Callable[..., None]) -> Callable[..., None]:
     def placed(**arguments: Any) -> None:
         command(placement=Placement(**{one.name: arguments.pop(one.name) for one in options}), **arguments)
 
-    signature = inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in given] + options)
-    placed.__signature__ = signature  # type: ignore[attr-defined]
-    placed.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
-    return placed
+    return with_parameters(placed, [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in given), *options])

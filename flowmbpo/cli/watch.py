@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -34,8 +35,13 @@ def watch(
         _lines(reader, found, interval)
 
 
-def _latest(reader: Reader, run: RunRecord) -> RunRecord:
-    return select_run(current_runs(reader), run.run_id)
+def _looks(reader: Reader, run: RunRecord, interval: float) -> Iterator[RunRecord]:
+    """The run now and again, until it has ended or nobody reads any more."""
+    yield run
+    while run.status == "RUNNING" and not streams.nobody_reads():
+        time.sleep(interval)
+        run = select_run(patiently(interval, current_runs, reader), run.run_id)
+        yield run
 
 
 def _live(reader: Reader, run: RunRecord, interval: float) -> None:
@@ -43,21 +49,17 @@ def _live(reader: Reader, run: RunRecord, interval: float) -> None:
     from rich.text import Text
 
     with Live(console=tables.out, auto_refresh=False) as display:
-        while True:
+        for look in _looks(reader, run, interval):
             width = max(20, tables.out.width - 1)
-            shown = patiently(interval, points, reader, run)
-            display.update(Text("\n".join([headline(run), *curve.draw(shown, width, _HEIGHT)])), refresh=True)
-            if run.status != "RUNNING" or streams.nobody_reads():
-                return
-            time.sleep(interval)
-            run = patiently(interval, _latest, reader, run)
+            shown = patiently(interval, points, reader, look)
+            display.update(Text("\n".join([headline(look), *curve.draw(shown, width, _HEIGHT)])), refresh=True)
 
 
 def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
     """One line per point of R, in between how far a long phase is, then one for the end."""
     shown, phase = -1, ""
-    while True:
-        frame = patiently(interval, reader.curves, [run], METRICS)
+    for look in _looks(reader, run, interval):
+        frame = patiently(interval, reader.curves, [look], METRICS)
         table = frame[frame["step"] > shown].pivot(index="step", columns="metric", values="value")
         for row in table.reset_index().to_dict("records"):
             if row.get(EPISODE_REWARD) == row.get(EPISODE_REWARD) or row.get(EVALUATED_REWARD) == row.get(
@@ -65,16 +67,12 @@ def _lines(reader: Reader, run: RunRecord, interval: float) -> None:
             ):
                 typer.echo(line(int(row["step"]), row))
             shown = int(row["step"])
-        if run.phase != phase:
-            phase = run.phase
+        if look.phase != phase:
+            phase = look.phase
             if phase:
                 typer.echo(phase)
-        if run.status != "RUNNING":
-            typer.echo(headline(run))
-        if run.status != "RUNNING" or streams.nobody_reads():
-            return
-        time.sleep(interval)
-        run = patiently(interval, _latest, reader, run)
+        if look.status != "RUNNING":
+            typer.echo(headline(look))
 
 
 def points(reader: Reader, run: RunRecord) -> list[curve.Point]:
