@@ -12,7 +12,7 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption, parse_pairs
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.reader import open_reader
-from flowmbpo.tracking.store import check_sqlite, resolve_store
+from flowmbpo.tracking.store import check_store, resolve_store
 
 
 def import_run(
@@ -63,8 +63,7 @@ def import_run(
     folder = source.removeprefix("file://").removeprefix("file:")
     log = read_store(source, run) if "://" in folder else read_log(Path(folder), run)
     store = resolve_store(tracking_uri)
-    exists = not store.sqlite or check_sqlite(store.sqlite, write=False)
-    runs = open_reader(store).runs() if exists else []
+    runs = open_reader(store).runs() if check_store(store) else []
     done = import_log(store, runs, log, source, name, seed, Mapped(given, steps_per))
     if as_json:
         tables.print_json(asdict(done))

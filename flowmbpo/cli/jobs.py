@@ -16,7 +16,7 @@ from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.layout import JOBS
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.recovery import current_runs
-from flowmbpo.tracking.store import check_sqlite, resolve_store
+from flowmbpo.tracking.store import check_store, resolve_store
 
 if TYPE_CHECKING:
     from flowmbpo.cluster.overview import TaskRow
@@ -91,9 +91,7 @@ def _runs(uri: str) -> dict[str, RunRecord]:
     """Runs of a store by id; a store that is away costs the training columns, not the table."""
     try:
         store = resolve_store(uri)
-        if store.sqlite and not check_sqlite(store.sqlite, write=False):
-            return {}
-        return {run.run_id: run for run in current_runs(open_reader(store))}
+        return {run.run_id: run for run in current_runs(open_reader(store))} if check_store(store) else {}
     except (UserError, WorkFailed) as error:
         tables.say(f"warning: no training state: {error}")
         return {}

@@ -15,7 +15,7 @@ from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.reader import open_reader, select_runs
 from flowmbpo.tracking.records import RunRecord
-from flowmbpo.tracking.store import check_sqlite, resolve_store
+from flowmbpo.tracking.store import check_store, resolve_store
 
 STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
 _COLUMNS: tables.Columns = {
@@ -66,7 +66,7 @@ def runs(
 def _runs(tracking_uri: str | None) -> list[RunRecord]:
     """All runs, newest first. Nothing yet in the default store is no error."""
     store = resolve_store(tracking_uri)
-    if not tracking_uri and store.sqlite and not check_sqlite(store.sqlite, write=False):
+    if not tracking_uri and not check_store(store):
         return []
     from flowmbpo.tracking.recovery import current_runs
 

@@ -19,7 +19,7 @@ from flowmbpo.cli import tables
 from flowmbpo.cli.options import TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.mlflow_view import server_of, view_url
-from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
+from flowmbpo.tracking.store import Store, check_store, resolve_store
 
 _HOST = "127.0.0.1"  # never another interface: the UI has no password
 _START_SECONDS = 300.0  # a loaded machine or a disk on the network takes more than one minute
@@ -32,7 +32,7 @@ def ui(
 ) -> None:
     """Open MLflow's UI on the tracking store; Ctrl-C ends it."""
     store = resolve_store(tracking_uri)
-    if store.sqlite and not check_sqlite(store.sqlite, write=False):
+    if not check_store(store):
         raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
     if not store.is_server:
         _check_port(port)

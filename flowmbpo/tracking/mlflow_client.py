@@ -16,7 +16,7 @@ from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.store import (
     Store,
     check_database,
-    check_sqlite,
+    check_store,
     damaged,
     deleted_experiment,
     schema_lock,
@@ -39,10 +39,10 @@ def open_client(store: Store, *, write: bool) -> MlflowClient:
     """A client of `store`; a sqlite store is created when `write` is set, by one process at a time.
 
     Raises:
-        UserError, WorkFailed: the store is not usable, with the reason (see `check_sqlite`).
+        UserError, WorkFailed: the store is not usable, with the reason (see `check_store`).
         Unreachable: no answer from the server.
     """
-    if store.sqlite and not check_sqlite(store.sqlite, write=write) and not write:
+    if not check_store(store, write=write) and not write:
         raise UserError(f"there are no runs in {store}: it does not exist yet; `flowmbpo run quickstart` makes one")
     check_database(store)
     # Whatever the user has set: what MLflow has taken is crossed off our list, so it must be stored by then.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import find_id
 from flowmbpo.tracking.records import CheckpointRecord, RunRecord
-from flowmbpo.tracking.store import Store, check_sqlite, resolve_store
+from flowmbpo.tracking.store import Store, check_store, resolve_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def open_reader(uri: str | Store | None) -> Reader:
     """
     store = uri if isinstance(uri, Store) else resolve_store(uri)
     if store.sqlite:
-        if not check_sqlite(store.sqlite, write=False):
+        if not check_store(store):
             raise UserError(
                 f"there are no runs in {store}: it does not exist yet. `flowmbpo run quickstart` makes the first run; "
                 "--tracking-uri names another store"

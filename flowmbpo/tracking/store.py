@@ -122,13 +122,15 @@ def sqlite_store(path: Path) -> Store:
     return Store(f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}", path, f"file://{artifacts}")
 
 
-def check_sqlite(path: Path, *, write: bool) -> bool:
-    """Whether the database file holds an MLflow schema already; False for a file that is missing or still empty.
+def check_store(store: Store, *, write: bool = False) -> bool:
+    """Whether there may be runs in it: not in a file that is missing or still without MLflow's schema.
 
     Raises:
         UserError: the folder or the file is not ours to use.
         WorkFailed: the file is no sqlite database, damaged, or belongs to something else.
     """
+    if (path := store.sqlite) is None:
+        return True
     if path.is_symlink() and not path.resolve().parent.is_dir():
         raise UserError(f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove the link")
     if write:

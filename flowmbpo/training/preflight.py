@@ -25,7 +25,7 @@ from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.layout import RUNS
 from flowmbpo.spec.estimates import estimate
 from flowmbpo.spec.schema import AntEnvSpec, Experiment
-from flowmbpo.tracking.store import check_sqlite, resolve_store
+from flowmbpo.tracking.store import check_store, resolve_store
 
 FREE_GB = 2.0  # besides what the experiments keep
 CLOCK_SECONDS = 120.0  # a run counts as dead after ten minutes of silence
@@ -154,7 +154,7 @@ def _store(tracking_uri: str | None) -> str:
     from flowmbpo.tracking.mlflow_writer import MlflowWriter
 
     store = resolve_store(tracking_uri)
-    if store.sqlite and not check_sqlite(store.sqlite, write=True):
+    if not check_store(store, write=True):
         return f"{store} will be made by the first run"
     try:
         MlflowWriter(store).check()

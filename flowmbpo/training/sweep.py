@@ -25,7 +25,7 @@ from flowmbpo.spec.registry import Registry
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.metrics import EVALUATED_REWARD
 from flowmbpo.tracking.mlflow_sweep import sweep_run
-from flowmbpo.tracking.store import Store, check_sqlite
+from flowmbpo.tracking.store import Store, check_store
 from flowmbpo.training import session
 from flowmbpo.training.progress import Progress, StopTraining, Watcher
 from flowmbpo.training.search_space import Space, decoded, suggest, with_values
@@ -107,8 +107,7 @@ def search(sweep: Sweep, store: Store, trials: int, say: Callable[[str], None], 
 
     Raises WorkFailed when no trial has a value or Optuna's file cannot be used, Interrupted after a signal.
     """
-    if store.sqlite:
-        check_sqlite(store.sqlite, write=train)
+    check_store(store, write=train)
     folder = store.sqlite.parent if store.sqlite else Path.cwd()
     if not (train or (folder / JOURNAL).exists()):
         raise UserError(f"nothing has been searched yet: there is no {folder / JOURNAL}")

@@ -12,7 +12,7 @@ import pytest
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.mlflow_client import open_client
 from flowmbpo.tracking.reader import open_reader
-from flowmbpo.tracking.store import check_sqlite, connect_readonly, resolve_store, schema_lock
+from flowmbpo.tracking.store import check_store, connect_readonly, resolve_store, schema_lock, sqlite_store
 
 
 def test_the_default_lies_in_the_working_directory(tmp_path, monkeypatch):
@@ -65,8 +65,8 @@ def test_a_password_is_not_shown():
 
 def test_a_missing_or_empty_file_is_no_store_yet(tmp_path):
     (tmp_path / "empty.db").touch()
-    assert check_sqlite(tmp_path / "missing.db", write=False) is False
-    assert check_sqlite(tmp_path / "empty.db", write=False) is False
+    assert check_store(sqlite_store(tmp_path / "missing.db")) is False
+    assert check_store(sqlite_store(tmp_path / "empty.db")) is False
     with pytest.raises(UserError, match="does not exist yet"):
         open_reader(f"sqlite:///{tmp_path}/missing.db")
     assert not (tmp_path / "missing.db").exists()
@@ -125,7 +125,7 @@ def test_an_unwritable_folder(tmp_path):
 def test_a_link_that_leads_nowhere_is_no_empty_store(tmp_path, write):
     (tmp_path / "mlflow.db").symlink_to("gone/mlflow.db")
     with pytest.raises(UserError, match=r"a link to gone/mlflow\.db"):
-        check_sqlite(tmp_path / "mlflow.db", write=write)
+        check_store(sqlite_store(tmp_path / "mlflow.db"), write=write)
 
 
 def test_a_file_where_a_folder_is_needed(tmp_path):
@@ -141,7 +141,7 @@ def test_a_schema_that_another_process_is_making_is_waited_for(tmp_path):
     with ThreadPoolExecutor(1) as pool:
         with schema_lock(path):
             maker.execute("CREATE TABLE runs (run_uuid TEXT)")
-            answer = pool.submit(check_sqlite, path, write=True)
+            answer = pool.submit(check_store, sqlite_store(path), write=True)
             with pytest.raises(TimeoutError):
                 answer.result(0.2)
             maker.execute("CREATE TABLE alembic_version (version_num TEXT)")
