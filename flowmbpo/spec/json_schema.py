@@ -30,13 +30,12 @@ def registry_schema() -> _Schema:
     }
     group = _table(Group, required=True)
     group["properties"]["varies"]["items"]["enum"] = list(known_keys())
-    references = [
-        _table(option, required=True) | {"title": kind}
-        for kind, option in fields.variants(ReferenceTable, "reference").items()
-    ]
-    for reference, kind in zip(references, fields.variants(ReferenceTable, "reference"), strict=True):
+    references = []
+    for kind, option in fields.variants(ReferenceTable, "reference").items():
+        reference = _table(option, required=True) | {"title": kind}
         reference["properties"]["kind"] = {"const": kind}
         reference["required"] = ["kind", *reference["required"]]
+        references.append(reference)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "flowmbpo registry of experiments",

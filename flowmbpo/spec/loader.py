@@ -6,7 +6,7 @@ Not here: bytes and syntax (`document`), one experiment (`resolution`), looking 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from flowmbpo.spec import groups, references
 from flowmbpo.spec.diagnosis import Finding, diagnose
@@ -28,8 +28,8 @@ class Loaded:
 
     entries: dict[str, Entry]
     aliases: dict[str, str]
-    groups: dict[str, Group] = field(default_factory=dict)
-    references: dict[str, PublishedReference | EarlierReference] = field(default_factory=dict)
+    groups: dict[str, Group]
+    references: dict[str, PublishedReference | EarlierReference]
 
 
 class Loader:

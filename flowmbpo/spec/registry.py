@@ -17,9 +17,8 @@ from flowmbpo.spec import document, overrides
 from flowmbpo.spec.groups import Group
 from flowmbpo.spec.identity import flatten
 from flowmbpo.spec.inheritance import Inherited, Origin
-from flowmbpo.spec.loader import Loader
+from flowmbpo.spec.loader import Loaded, Loader
 from flowmbpo.spec.problems import Collector, Problem, RegistryError, TooManyProblems, did_you_mean, visible
-from flowmbpo.spec.references import EarlierReference, PublishedReference
 from flowmbpo.spec.resolution import Entry, apply_rules, resolve
 from flowmbpo.spec.schema import Experiment
 
@@ -40,28 +39,24 @@ class ResolvedExperiment:
 
 
 @dataclass
-class Registry:
+class Registry(Loaded):
     """A valid registry. Experiments keep the order of the file."""
 
     path: Path
-    _entries: dict[str, Entry]
-    aliases: dict[str, str]
-    groups: dict[str, Group] = field(default_factory=dict)
-    references: dict[str, PublishedReference | EarlierReference] = field(default_factory=dict)
     warnings: list[Problem] = field(default_factory=list)
 
     def names(self) -> list[str]:
         """Experiments that can be run, without abstract entries and aliases."""
-        return [name for name, entry in self._entries.items() if not entry.abstract]
+        return [name for name, entry in self.entries.items() if not entry.abstract]
 
     def canonical(self, name_or_alias: str) -> str:
         """The name behind a name or alias. Raises UnknownExperiment."""
         name = self.aliases.get(name_or_alias, name_or_alias)
-        entry = self._entries.get(name)
+        entry = self.entries.get(name)
         if entry is not None and not entry.abstract:
             return name
         if entry is not None:
-            children = [n for n, e in self._entries.items() if not e.abstract and self._descends(n, name)]
+            children = [n for n, e in self.entries.items() if not e.abstract and self._descends(n, name)]
             raise UnknownExperiment(
                 f'"{name}" is abstract: it exists to be extended, not to be run. '
                 f"Entries that extend it: {', '.join(children) or 'none'}"
@@ -74,7 +69,7 @@ class Registry:
         )
 
     def _descends(self, name: str, ancestor: str) -> bool:
-        origins = self._entries[name].inherited.origins.values()
+        origins = self.entries[name].inherited.origins.values()
         return any(origin.entry == ancestor for origin in origins)
 
     def resolve(self, name_or_alias: str, overrides: overrides.Overrides = ()) -> ResolvedExperiment:
@@ -82,7 +77,7 @@ class Registry:
 
         Raises UnknownExperiment for the name and RegistryError, naming `--set`, for the overrides.
         """
-        entry = self._entries[self.canonical(name_or_alias)]
+        entry = self.entries[self.canonical(name_or_alias)]
         assert entry.spec is not None
         collector = Collector()
         resolved, inherited = entry.spec, entry.inherited
@@ -143,8 +138,7 @@ def parse_registry(content: bytes, path: Path = Path(FILE_NAME)) -> Registry:
     with suppress(TooManyProblems):
         collector.extend(text.problems)
         if text.data or not text.problems:
-            found = Loader(text, collector).load()
-            registry = Registry(path, found.entries, found.aliases, found.groups, found.references)
+            registry = Registry(**vars(Loader(text, collector).load()), path=path)
     problems = collector.sorted()
     if problems or registry is None:
         raise RegistryError(problems or collector.sorted("warning"))
