@@ -1,13 +1,12 @@
 """Every row of "To add something" in docs/architecture.md, done in a copy of the package: what it says is enough."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import run_process
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,12 +114,7 @@ def command(tmp_path_factory):
     insert(package / "training/trainer.py", 'metrics["train/epoch"] =', ' metrics["train/answer"] =')
 
     def run(*arguments: object) -> str:
-        environment = {k: v for k, v in os.environ.items() if k not in ("FLOWMBPO_REGISTRY", "MLFLOW_TRACKING_URI")}
-        environment |= {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-        line = [sys.executable, "-m", "flowmbpo", *map(str, arguments)]
-        done = subprocess.run(line, cwd=work, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return run_process(*arguments, folder=work, variables={"PYTHONPATH": str(copy)}).out
 
     run.work = work
     return run

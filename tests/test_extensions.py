@@ -1,7 +1,6 @@
 """A package brings a task and a world model of its own: the example does; a wrong one is answered in one message."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,18 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import run_process
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLE = REPOSITORY / "examples" / "pendulum"
 REGISTRY = EXAMPLE / "experiments.toml"
 
 
-def command(*words, installed: Path, folder: Path, code: int = 0) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False, cwd=folder, env=environment
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def command(*words: object, installed: Path, folder: Path, code: int = 0) -> str:
+    variables = {"PYTHONPATH": str(installed), "COLUMNS": "200"}
+    return run_process(*words, program=[sys.executable], folder=folder, code=code, variables=variables).text
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,15 @@
 """A learner small enough for tests: tiny networks on the point mass, every choice open to change."""
 
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from flowmbpo.algorithms.contract import Algorithm
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.pwm import PWM
+from flowmbpo.envs.contract import Env
 from flowmbpo.envs.pointmass import PointMassEnv
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
@@ -17,10 +22,17 @@ PUBLISHED = {"imagination": "alongside", "normalize_observations": False, "rewar
 GROUNDED = {"imagination": "from_visited", "normalize_observations": True, "reward_scaling": "none"}
 
 
-def world_model(obs_dim, action_dim, *, latent_dim=None, continuation=True, units=(32,)):
+def world_model(
+    obs_dim: int,
+    action_dim: int,
+    *,
+    latent_dim: int | None = None,
+    continuation: bool = True,
+    units: Sequence[int] = (32,),
+) -> WorldModel:
     """With `latent_dim` a learned SimNorm latent, else the observation itself with residual dynamics."""
     latent = latent_dim or obs_dim
-    sizes = {"latent_dim": latent, "action_dim": action_dim, "units": units, "activation": "silu"}
+    sizes: dict[str, Any] = {"latent_dim": latent, "action_dim": action_dim, "units": units, "activation": "silu"}
     return WorldModel(
         encoder=Encoder(obs_dim=obs_dim, units=units, latent_dim=latent, simnorm_dim=8, activation="silu")
         if latent_dim
@@ -31,13 +43,21 @@ def world_model(obs_dim, action_dim, *, latent_dim=None, continuation=True, unit
     )
 
 
-def learner(*, seed=0, env=None, latent_dim=None, train=None, actor=None, critic=None):
+def learner(
+    *,
+    seed: int = 0,
+    env: Env | None = None,
+    latent_dim: int | None = None,
+    train: dict[str, Any] | None = None,
+    actor: dict[str, Any] | None = None,
+    critic: dict[str, Any] | None = None,
+) -> PWM:
     """A PWM on `env` (default: 16 point masses); `train`, `actor` and `critic` override keys of their sections."""
     torch.manual_seed(seed)
     env = env or PointMassEnv(num_envs=16, seed=seed, episode_length=20)
     latent = latent_dim or env.obs_dim
-    train_spec = TrainSpec(
-        **{
+    train_spec = TrainSpec.model_validate(
+        {
             "horizon": 16,
             "max_epochs": 50,
             "num_envs": env.num_envs,
@@ -49,8 +69,10 @@ def learner(*, seed=0, env=None, latent_dim=None, train=None, actor=None, critic
         }
         | (train or {})
     )
-    actor_spec = ActorSpec(**{"units": (32,), "imagined_batch_size": 32, "recent_steps": 64} | (actor or {}))
-    critic_spec = CriticSpec(**{"units": (32,), "passes": 1, "minibatches": 2} | (critic or {}))
+    actor_spec = ActorSpec.model_validate(
+        {"units": (32,), "imagined_batch_size": 32, "recent_steps": 64} | (actor or {})
+    )
+    critic_spec = CriticSpec.model_validate({"units": (32,), "passes": 1, "minibatches": 2} | (critic or {}))
     return PWM(
         env=env,
         world_model=world_model(env.obs_dim, env.action_dim, latent_dim=latent_dim),
@@ -75,9 +97,9 @@ def learner(*, seed=0, env=None, latent_dim=None, train=None, actor=None, critic
     )
 
 
-def run_epochs(algorithm, first, last):
+def run_epochs(algorithm: Algorithm, first: int, last: int) -> dict[str, Tensor]:
     """Epochs `first` to `last` (exclusive) as the training loop runs them; the statistics of the last one."""
-    statistics = {}
+    statistics: dict[str, Tensor] = {}
     for epoch in range(first, last):
         algorithm.begin_epoch(epoch)
         statistics = {}

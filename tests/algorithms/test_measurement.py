@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 from torch import nn
 
 from flowmbpo.algorithms.held_out import HeldOut
@@ -13,6 +12,7 @@ from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.tracking.metrics import check_names
 from flowmbpo.training.evaluator import Evaluator
+from tests.algorithms.small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 
 FORMS = {
     "published": {"train": PUBLISHED, "latent_dim": 16},

@@ -6,13 +6,13 @@ import operator
 
 import pytest
 import torch
-from small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 
 from flowmbpo.algorithms.imagination import imagine, predicted
 from flowmbpo.algorithms.learner_state import load_deployable_state
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.envs.pointmass import PointMassEnv
 from flowmbpo.tracking.metrics import check_names
+from tests.algorithms.small_learner import GROUNDED, PUBLISHED, learner, run_epochs
 
 VARIANTS = {
     "published": {"train": PUBLISHED, "latent_dim": 16},

@@ -1,8 +1,8 @@
 """A point mass, trained through the real command line in seconds."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.command import run_process
 
 REGISTRY = """
 [experiments.point]
@@ -27,6 +27,4 @@ log_interval = 2
 def train_point(folder: Path) -> None:
     """`flowmbpo run point` in `folder`: four epochs, checkpoints after two and four."""
     (folder / "experiments.toml").write_text(REGISTRY)
-    command = [sys.executable, "-m", "flowmbpo", "run", "point", "--device", "cpu"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_process("run", "point", "--device", "cpu", folder=folder)

@@ -1,22 +1,14 @@
 """What every command has in common."""
 
-import subprocess
-import sys
-
 import pytest
 
 from flowmbpo.cli.app import COMMANDS, app
+from tests.command import run_process
 
 
 def help_of(*command: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", "flowmbpo", *command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"COLUMNS": "200", "NO_COLOR": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-    )
-    return result.stdout
+    surroundings = {"COLUMNS": "200", "NO_COLOR": "1", "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    return run_process(*command, "--help", only=surroundings).out
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "bench sim", "bench train", "bench log"])
@@ -32,8 +24,6 @@ def test_the_table_of_commands_is_what_is_registered():
 
 
 def test_options_that_a_command_does_not_need_change_nothing():
-    plain, given = (
-        subprocess.run([sys.executable, "-m", "flowmbpo", "list", "--json", *more], capture_output=True, check=True)
-        for more in ([], ["--tracking-uri", "http://127.0.0.1:9"])
-    )
-    assert plain.stdout == given.stdout
+    plain = run_process("list", "--json")
+    given = run_process("list", "--json", "--tracking-uri", "http://127.0.0.1:9")
+    assert plain.out == given.out

@@ -1,16 +1,13 @@
 """`flowmbpo compare` and `flowmbpo report` as a user types them, in processes of their own."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "reports"))
-from synthetic import SyntheticStore, make_database, write_registry
+from tests.command import run_process
+from tests.reports.synthetic import SyntheticStore, make_database, write_registry
 
 
 @pytest.fixture(scope="module")
@@ -26,26 +23,16 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def flowmbpo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    surroundings = {k: v for k, v in os.environ.items() if k not in ("FLOWMBPO_REGISTRY", "MLFLOW_TRACKING_URI")}
-    return subprocess.run(
-        [sys.executable, "-m", "flowmbpo", *arguments], cwd=folder, env=surroundings, capture_output=True, text=True
-    )
-
-
 def refused(folder: Path, *arguments: str, code: int = 2) -> str:
     """The one message of a command that cannot be done."""
-    done = flowmbpo(folder, *arguments)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    return done.stderr
+    done = run_process(*arguments, folder=folder, code=code)
+    assert done.out == ""
+    return done.err
 
 
 def test_json_is_one_document_and_nothing_else(folder):
-    done = flowmbpo(folder, "compare", "5M-baseline", "flow-v2", "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    done = run_process("compare", "5M-baseline", "flow-v2", "--json", folder=folder)
+    document = done.json()
     assert [row["name"] for row in document["rows"]] == ["5M-baseline", "48M-flow-v2"]
     first = document["rows"][0]
     wanted = {"seeds", "peak_reward", "final_reward", "last100_reward", "eval_reward", "stability", "env_steps"}
@@ -55,26 +42,24 @@ def test_json_is_one_document_and_nothing_else(folder):
 
 
 def test_the_table_has_no_colour_on_a_pipe(folder):
-    done = flowmbpo(folder, "compare", "5M-baseline", "48M-flow-v2")
-    assert done.returncode == 0, done.stderr
-    assert "\x1b[" not in done.stdout
-    assert "0.50 unstable" in done.stdout
-    assert "48M-flow-v2 was above 5M-baseline in 1.00 of the pairs" in done.stdout
+    done = run_process("compare", "5M-baseline", "48M-flow-v2", folder=folder)
+    assert "\x1b[" not in done.out
+    assert "0.50 unstable" in done.out
+    assert "48M-flow-v2 was above 5M-baseline in 1.00 of the pairs" in done.out
 
 
 def test_csv_markdown_and_a_plot(folder):
-    assert flowmbpo(folder, "compare", "5M-baseline", "--csv").stdout.startswith("name,")
-    done = flowmbpo(folder, "compare", "5M-baseline", "--markdown", "--plot", "curves.png")
-    assert done.stdout.startswith("| name |")
+    assert run_process("compare", "5M-baseline", "--csv", folder=folder).out.startswith("name,")
+    done = run_process("compare", "5M-baseline", "--markdown", "--plot", "curves.png", folder=folder)
+    assert done.out.startswith("| name |")
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_names_from_the_store_are_not_markup(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     SyntheticStoreAgain(tmp_path / "copy").run("[/bold][red]x", 0, [1.0])
-    done = flowmbpo(tmp_path / "copy", "compare", "[/bold][red]x")
-    assert done.returncode == 0, done.stderr
-    assert "[/bold][red]x" in done.stdout
+    done = run_process("compare", "[/bold][red]x", folder=tmp_path / "copy")
+    assert "[/bold][red]x" in done.out
 
 
 class SyntheticStoreAgain(SyntheticStore):
@@ -115,8 +100,7 @@ def test_a_server_that_is_away_is_failed_work(folder, command):
 
 
 def test_the_report_is_written_and_kept_in_mlflow(folder):
-    done = flowmbpo(folder, "report", "--out", "report.html")
-    assert done.returncode == 0, done.stderr
+    run_process("report", "--out", "report.html", folder=folder)
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
     from mlflow import MlflowClient
 
@@ -124,7 +108,7 @@ def test_the_report_is_written_and_kept_in_mlflow(folder):
     (run,) = client.search_runs([client.get_experiment_by_name("flowmbpo-reports").experiment_id])
     assert run.info.status == "FINISHED"
     assert [artifact.path for artifact in client.list_artifacts(run.info.run_id)] == ["report.html"]
-    names = {row["name"] for row in json.loads(flowmbpo(folder, "runs", "--json").stdout)}
+    names = {row["name"] for row in run_process("runs", "--json", folder=folder).json()}
     assert names == {"5M-baseline", "48M-flow-v2"}
 
 
@@ -133,6 +117,5 @@ def test_a_store_that_can_only_be_read_is_no_obstacle(folder, tmp_path):
         pytest.skip("permissions do not bind the superuser")
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "mlflow.db").chmod(0o444)
-    done = flowmbpo(tmp_path / "copy", "report", "--out", str(tmp_path / "report.html"))
-    assert done.returncode == 0, done.stderr
-    assert "not kept in MLflow" in done.stderr
+    done = run_process("report", "--out", str(tmp_path / "report.html"), folder=tmp_path / "copy")
+    assert "not kept in MLflow" in done.err

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import environment, run_process
 
 REGISTRY = """
 [experiments.tiny]
@@ -24,14 +23,10 @@ def doctor(tmp_path: Path):
     (tmp_path / "experiments.toml").write_text(REGISTRY)
 
     def call(*arguments: str, code: int = 0, **variables: str) -> dict[str, dict[str, str]]:
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(("FLOWMBPO_", "MLFLOW_", "SLURM"))
-        }
-        environment = {**kept, "PATH": str(Path(sys.executable).parent), **variables}
-        command = [sys.executable, "-m", "flowmbpo", "doctor", *arguments, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
-        assert done.returncode == code, done.stdout + done.stderr
-        return {check["name"]: check for check in json.loads(done.stdout)}
+        kept = {name: value for name, value in environment().items() if not name.startswith("SLURM")}
+        surroundings = {**kept, "PATH": str(Path(sys.executable).parent), **variables}
+        done = run_process("doctor", *arguments, "--json", folder=tmp_path, code=code, only=surroundings)
+        return {check["name"]: check for check in done.json()}
 
     return call
 

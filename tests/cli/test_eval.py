@@ -4,8 +4,6 @@ import json
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 
@@ -13,6 +11,7 @@ from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.records import Latest
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
+from tests.command import run_process
 
 KEYS = {
     "run_id", "name", "seed", "checkpoint", "epoch", "episodes",
@@ -25,9 +24,7 @@ EPISODE_LENGTH = 50  # of the point mass; its episodes never end early
 def trained(tmp_path_factory):
     """A folder in which `flowmbpo run pointmass` has finished: checkpoints of epochs 20 and 40."""
     folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "flowmbpo", "run", "pointmass", "--device", "cpu"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_process("run", "pointmass", "--device", "cpu", folder=folder)
     return folder
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import run_process
 
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments.toml"
 FLOW = """
@@ -31,9 +31,7 @@ def trained(tmp_path_factory):
     """A folder in which a small noise flow and an MLP were trained for a few epochs."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "experiments.toml").write_text(SHIPPED.read_text() + FLOW)
-    command = [sys.executable, "-m", "flowmbpo", "run", "drawn", "pointmass", "--device", "cpu", "--epochs", "6"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_process("run", "drawn", "pointmass", "--device", "cpu", "--epochs", "6", folder=folder)
     return folder
 
 

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from point import train_point
 
 from flowmbpo.tracking.reader import open_reader
+from tests.cli.point import train_point
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from point import REGISTRY
 
 from flowmbpo.cli import forecast
 from flowmbpo.runs.lock import HOST_TAG, hostname
@@ -16,6 +15,7 @@ from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.metrics import EPOCH_SECONDS
 from flowmbpo.tracking.records import Latest, RunRecord
+from tests.cli.point import REGISTRY
 
 MEASURED = forecast.gigaflops.__wrapped__
 

@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from flowmbpo.cli.completion import experiment_names, run_ids, spec_keys
+from tests.command import run_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REGISTRY = REPOSITORY / "experiments.toml"
@@ -173,21 +174,13 @@ def test_wrong_options(case, flowmbpo):
 
 def test_a_surrogate_on_the_command_line_ends_in_a_message():
     """Bytes that are no UTF-8 reach Python as surrogates, which cannot be printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flowmbpo", "show", b"\xff\xfe"], capture_output=True, cwd=REPOSITORY, check=False
-    )
-    assert done.returncode == 2
-    assert b"unknown experiment" in done.stderr
-    assert b"Traceback" not in done.stderr
+    done = run_process("show", b"\xff\xfe", folder=REPOSITORY, code=2)
+    assert "unknown experiment" in done.err
 
 
 def test_an_ascii_terminal_gets_escapes_instead_of_a_crash():
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = subprocess.run(
-        [sys.executable, "-m", "flowmbpo", "list"], capture_output=True, cwd=REPOSITORY, check=False, env=environment
-    )
-    assert done.returncode == 0
-    assert b"48M-flow-v2" in done.stdout
+    surroundings = {"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    assert "48M-flow-v2" in run_process("list", folder=REPOSITORY, only=surroundings).out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["show", "flow-v2"], ["validate"], ["schema"]])

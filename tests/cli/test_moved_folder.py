@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from point import REGISTRY
 
 from flowmbpo.runs.journal import Journal, Status
 from flowmbpo.runs.layout import RunFiles
 from flowmbpo.tracking.places import current_location
 from flowmbpo.tracking.store import resolve_store
+from tests.cli.point import REGISTRY
+from tests.command import run_process
 
 
 @pytest.fixture
@@ -117,13 +116,5 @@ def test_any_name_of_a_folder_works(name, flowmbpo, tmp_path, monkeypatch, empty
 def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp_path):
     folder = os.fsencode(tmp_path) + b"/\xff"
     os.mkdir(folder)
-    done = subprocess.run(
-        [sys.executable, "-m", "flowmbpo", "runs"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "not UTF-8" in done.stderr
+    assert "not UTF-8" in run_process("runs", folder=folder, code=2).err
     assert os.listdir(folder) == []

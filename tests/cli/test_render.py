@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 from PIL import Image
-from point import train_point
 
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
+from tests.cli.point import train_point
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,10 @@
 """`flowmbpo run --dry-run` finds what can be found without training."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
+from tests.command import run_process
+
 PRETRAIN = ["--set", 'train.pretrain={data="nope.safetensors",updates=1}']
-
-
-def dry(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "flowmbpo", "run", *arguments, "--dry-run"],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -34,16 +22,13 @@ def dry(*arguments, cwd):
     ],
 )
 def test_mistakes_are_found(tmp_path, arguments, culprit):
-    result = dry(*arguments, cwd=tmp_path)
-    assert result.returncode == 2, result.stderr
-    assert culprit in result.stderr
-    assert "Traceback" not in result.stderr
+    result = run_process("run", *arguments, "--dry-run", folder=tmp_path, code=2)
+    assert culprit in result.err
     assert not list(tmp_path.iterdir())
 
 
 def test_the_plan(tmp_path):
-    result = dry("pointmass", "flow-v2", "--seeds", "3,4", "--json", cwd=tmp_path)
-    plan = json.loads(result.stdout)
+    plan = run_process("run", "pointmass", "flow-v2", "--seeds", "3,4", "--json", "--dry-run", folder=tmp_path).json()
     assert [row["run_name"] for row in plan] == [
         "pointmass/seed-3",
         "pointmass/seed-4",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-FLOWMBPO = [sys.executable, "-m", "flowmbpo"]
+from tests.command import PROGRAM
 
 
 def shell(command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -52,7 +52,7 @@ def test_closed_descriptors_are_no_failure(tmp_path):
 def test_a_full_pipe_that_does_not_block_loses_nothing(tmp_path):
     read, write = os.pipe()
     os.set_blocking(write, False)
-    command = subprocess.Popen([*FLOWMBPO, "schema"], cwd=tmp_path, stdout=write)
+    command = subprocess.Popen([*PROGRAM, "schema"], cwd=tmp_path, stdout=write)
     os.close(write)
     with open(read, encoding="utf-8") as file:
         document = json.load(file)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +11,7 @@ import pytest
 from flowmbpo.cluster.submission import Submission, TaskState, submissions
 from flowmbpo.runs.journal import Create, Journal
 from flowmbpo.runs.layout import RunFiles
+from tests.command import Outcome, run_process
 
 REGISTRY = """
 [experiments.base]
@@ -40,24 +38,14 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     programs = tmp_path / "bin"
     programs.mkdir()
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("FLOWMBPO_", "MLFLOW_"))},
+    surroundings = {
         "PATH": f"{programs}:{Path(sys.executable).parent}:/bin",
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "NO_COLOR": "1",
     }
 
-    def call(*arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "flowmbpo", *arguments],
-            capture_output=True,
-            text=True,
-            env={**environment, **more},
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
+    def call(*arguments: str, code: int = 0, **more: str) -> Outcome:
+        return run_process(*arguments, code=code, variables=surroundings | more)
 
     def slurm(**scripts: str) -> Path:
         for name, body in {"srun": "exit 0", "sacct": "exit 1", **scripts}.items():
@@ -81,7 +69,7 @@ def test_a_dry_run_prints_one_script_per_experiment_and_touches_nothing(cli, tmp
     before = set(tmp_path.iterdir())
     (tmp_path / "cluster.toml").write_text('[cluster]\naccount = "rl-lab"\noptions = { exclude = "n1" }\n')
     done = cli("submit", "one", "second", "--seeds", "0,1,2", "--dry-run", "--option", "exclusive", "--json")
-    first, second = json.loads(done.stdout)
+    first, second = done.json()
     assert (first["name"], first["seeds"], first["cluster"]) == ("first", [0, 1, 2], "slurm")
     found = options(first["script"])
     assert found["account"] == "rl-lab"
@@ -94,7 +82,7 @@ def test_a_dry_run_prints_one_script_per_experiment_and_touches_nothing(cli, tmp
 
 
 def test_all_means_what_can_be_run(cli):
-    scripts = cli("submit", "--all", "--dry-run").stdout
+    scripts = cli("submit", "--all", "--dry-run").out
     assert [line for line in scripts.splitlines() if "job-name" in line] == [
         "#SBATCH --job-name=first",
         "#SBATCH --job-name=second",
@@ -105,13 +93,13 @@ def test_options_win_over_the_file_and_the_registry(cli, tmp_path):
     (tmp_path / "mine.toml").write_text('[cluster]\npartition = "slow"\ncpus = 2\n')
     arguments = ["--partition", "fast", "--memory", "1.5", "--time", "90m", "--gpu", "a100", "--gpus", "2"]
     done = cli("submit", "first", "--dry-run", "--cluster-file", "mine.toml", *arguments)
-    found = options(done.stdout)
+    found = options(done.out)
     assert (found["partition"], found["cpus-per-task"], found["mem"]) == ("fast", "2", "1536M")
     assert (found["time"], found["gres"]) == ("1:30:00", "gpu:a100:2")
 
 
 def test_a_local_dry_run_prints_commands(cli):
-    lines = cli("submit", "second", "--seeds", "3,4", "--cluster", "local", "--dry-run").stdout.splitlines()
+    lines = cli("submit", "second", "--seeds", "3,4", "--cluster", "local", "--dry-run").out.splitlines()
     assert [line.split(" --registry")[0] for line in lines[1:]] == [
         "flowmbpo run second --seed 3",
         "flowmbpo run second --seed 4",
@@ -144,7 +132,7 @@ def test_a_local_dry_run_prints_commands(cli):
 )
 def test_mistakes_are_refused_before_anything_is_submitted(cli, tmp_path, arguments, message):
     calls = cli.slurm(sbatch="echo Submitted batch job 1")
-    assert message in " ".join(cli("submit", *arguments, code=2).stderr.split())
+    assert message in " ".join(cli("submit", *arguments, code=2).err.split())
     assert not calls.exists()
     assert not (tmp_path / "runs").exists()
 
@@ -152,25 +140,25 @@ def test_mistakes_are_refused_before_anything_is_submitted(cli, tmp_path, argume
 def test_a_wrong_registry_submits_nothing(cli, tmp_path):
     calls = cli.slurm(sbatch="echo Submitted batch job 1")
     (tmp_path / "experiments.toml").write_text(REGISTRY.replace("num_envs = 4", "num_envs = 0"))
-    assert "num_envs" in cli("submit", "second", code=2).stderr
+    assert "num_envs" in cli("submit", "second", code=2).err
     assert not calls.exists()
 
 
 def test_slurm_is_asked_for_where_there_is_none(cli, tmp_path):
     done = cli("submit", "first", "--cluster", "slurm", code=2, PATH=str(tmp_path / "bin"))
-    assert "--cluster local" in done.stderr
+    assert "--cluster local" in done.err
 
 
 def test_what_slurm_refuses_leaves_nothing_behind(cli, tmp_path):
     cli.slurm(sbatch='echo "sbatch: error: Batch job submission failed: Invalid account" >&2; exit 1')
-    assert "Invalid account" in cli("submit", "first", code=1).stderr
+    assert "Invalid account" in cli("submit", "first", code=1).err
     assert {path.name for path in (tmp_path / "runs" / "jobs").iterdir()} <= {"code.lock"}
 
 
 def test_a_later_refusal_still_reports_what_was_taken(cli, tmp_path):
     cli.slurm(sbatch='grep -q job-name=first "$1" && echo Submitted batch job 8 || { echo "error: no" >&2; exit 1; }')
     done = cli("submit", "first", "second", code=1)
-    assert "8" in done.stdout
+    assert "8" in done.out
     assert [submission.job_id for submission in submissions()] == ["8"]
 
 
@@ -180,7 +168,7 @@ def test_a_later_refusal_still_reports_what_was_taken(cli, tmp_path):
 def test_a_submission_keeps_the_registry_of_that_moment(cli, tmp_path):
     cli.slurm(sbatch="echo Submitted batch job 8")
     done = cli("submit", "one", "--seeds", "0,1", "--set", "train.gamma=0.9", "--json")
-    (job,) = json.loads(done.stdout)
+    (job,) = done.json()
     assert (job["job"], job["tasks"], job["name"], job["seeds"]) == ("8", ["8_0", "8_1"], "first", [0, 1])
     (submission,) = submissions()
     assert submission.files.registry.read_text() == REGISTRY
@@ -196,23 +184,23 @@ def test_a_run_is_continued_by_the_beginning_of_its_id(cli, tmp_path):
         tags = {"flowmbpo.name": "first", "flowmbpo.seed": "7"}
         opened.append(Create(run_id, "first/seed-7", 0, tags, ""))
         opened.close()
-    command = cli("submit", "--resume", "3f0ca", "--cluster", "local", "--dry-run").stdout
+    command = cli("submit", "--resume", "3f0ca", "--cluster", "local", "--dry-run").out
     assert "flowmbpo run --resume 3f0cab12 --registry" in command
-    assert "beginning of 2 run ids" in cli("submit", "--resume", "3f0c", "--dry-run", code=2).stderr
+    assert "beginning of 2 run ids" in cli("submit", "--resume", "3f0c", "--dry-run", code=2).err
 
 
 def test_jobs_show_queue_and_errors_without_a_store(cli):
     cli.slurm(sbatch="echo Submitted batch job 8", squeue="echo '8_0|FAILED|NonZeroExitCode|n7'")
-    assert "no jobs" in cli("jobs").stderr.lower()
-    assert json.loads(cli("jobs", "--json").stdout) == []
+    assert "no jobs" in cli("jobs").err.lower()
+    assert cli("jobs", "--json").json() == []
     cli("submit", "first")
     (submission,) = submissions()
     submission.tasks[0].save(TaskState(starts=1, exit_code=1, node="n7"))
     submission.tasks[0].log.write_text("started\nfailed: diverged by epoch 3\n")
-    (row,) = json.loads(cli("jobs", "--json").stdout)
+    (row,) = cli("jobs", "--json").json()
     assert (row["job"], row["state"], row["node"], row["run_status"]) == ("8_0", "FAILED", "n7", None)
     assert row["note"] == "failed: diverged by epoch 3"
-    table = cli("jobs").stdout
+    table = cli("jobs").out
     assert "8_0 first/seed-0: failed: diverged by epoch 3" in table
 
 
@@ -224,12 +212,12 @@ touch {tmp_path}/looked"""
     cli("submit", "first")
     (submission,) = submissions()
     submission.tasks[0].save(TaskState(starts=1, started_at=0.0, ended_at=7200.0, exit_code=0))
-    shown = cli("jobs", "--watch", "--interval", "1").stdout
+    shown = cli("jobs", "--watch", "--interval", "1").out
     assert [word for word in shown.split() if word in ("PENDING", "COMPLETED")] == ["PENDING", "COMPLETED"]
     assert "sacctmgr" in shown  # what the limit is, in the first table only
     assert shown.count("GPU hours") == 2
     assert shown.splitlines()[-2].split()[1::2] == ["first", "12", "2"]
-    assert "leave one of them out" in cli("jobs", "--watch", "--json", code=2).stderr
+    assert "leave one of them out" in cli("jobs", "--watch", "--json", code=2).err
 
 
 def test_watching_jobs_outlives_a_silent_slurm(cli, tmp_path):
@@ -243,15 +231,15 @@ esac"""
     cli.slurm(sbatch="echo Submitted batch job 8", squeue=looks)
     cli("submit", "first")
     watched = cli("jobs", "--watch", "--interval", "1")
-    assert [word for word in watched.stdout.split() if word in ("PENDING", "COMPLETED")] == ["PENDING", "COMPLETED"]
-    assert watched.stderr.count("Unable to contact slurm controller") == 1
-    assert "asked again every 1 s" in watched.stderr
+    assert [word for word in watched.out.split() if word in ("PENDING", "COMPLETED")] == ["PENDING", "COMPLETED"]
+    assert watched.err.count("Unable to contact slurm controller") == 1
+    assert "asked again every 1 s" in watched.err
 
 
 def test_jobs_say_when_slurm_is_silent(cli):
     cli.slurm(sbatch="echo Submitted batch job 8", squeue='echo "Unable to contact slurm controller" >&2; exit 1')
     cli("submit", "first")
-    assert "Unable to contact" in cli("jobs", code=1).stderr
+    assert "Unable to contact" in cli("jobs", code=1).err
 
 
 def a_finished_job(cli, seeds: str) -> Submission:
@@ -266,11 +254,11 @@ def a_finished_job(cli, seeds: str) -> Submission:
 
 def test_logs_of_a_job_and_of_a_task(cli):
     a_finished_job(cli, "5,6")
-    assert cli("logs", "8").stdout == "==> 8_0 first/seed-5 <==\nwords of 0\n==> 8_1 first/seed-6 <==\nwords of 1\n"
-    assert cli("logs", "8_1").stdout == "words of 1\n"
-    assert cli("logs", "8_1", "--follow").stdout == "words of 1\n"  # it has ended: there is nothing to wait for
-    assert "8_0, 8_1" in cli("logs", "8", "-f", code=2).stderr
-    assert "the latest are 8" in cli("logs", "9", code=2).stderr
+    assert cli("logs", "8").out == "==> 8_0 first/seed-5 <==\nwords of 0\n==> 8_1 first/seed-6 <==\nwords of 1\n"
+    assert cli("logs", "8_1").out == "words of 1\n"
+    assert cli("logs", "8_1", "--follow").out == "words of 1\n"  # it has ended: there is nothing to wait for
+    assert "8_0, 8_1" in cli("logs", "8", "-f", code=2).err
+    assert "the latest are 8" in cli("logs", "9", code=2).err
 
 
 def test_packed_tasks_are_called_by_their_experiments(cli):
@@ -278,16 +266,16 @@ def test_packed_tasks_are_called_by_their_experiments(cli):
     replace(submission, name="first+1", names=("first", "second"), pack=2).save()
     (submission.folder / "8_0_0_log.out").rename(submission.folder / "8_0.0_0_log.out")
     (submission.folder / "8_1_0_log.out").rename(submission.folder / "8_0.1_0_log.out")
-    assert "==> 8_0.1 second/seed-6 <==" in cli("logs", "8").stdout
+    assert "==> 8_0.1 second/seed-6 <==" in cli("logs", "8").out
     cli.slurm(squeue="echo '8_0|PENDING|Priority|'")
     (submission.folder / "task-1.json").unlink()
-    assert "8_0.1 second/seed-6 cancelled" in cli("cancel", "8_0.1").stderr
+    assert "8_0.1 second/seed-6 cancelled" in cli("cancel", "8_0.1").err
 
 
 def test_cancel_asks_slurm_once_per_living_task(cli, tmp_path):
     submission = a_finished_job(cli, "5,6,7")
     calls = cli.slurm(squeue="echo '8_0|COMPLETED|None|n'; echo '8_1|RUNNING|None|n'; echo '8_2|PENDING|Priority|'")
-    said = cli("cancel", "8", "8_1").stderr
+    said = cli("cancel", "8", "8_1").err
     assert "8_0 has ended already (COMPLETED)" in said
     assert [line for line in calls.read_text().splitlines() if "scancel" in line] == ["scancel 8_1", "scancel 8_2"]
     assert [task.is_cancelled for task in submission.tasks] == [False, True, True]

@@ -8,13 +8,13 @@ import urllib.request
 
 import psutil
 import pytest
-from ui_server import free_port, start_ui
 
 from flowmbpo.cli import ui
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.mlflow_view import experiment_tags
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
+from tests.cli.ui_server import free_port, start_ui
 
 # In the user's shell; none of it is about this server.
 OTHER_SERVERS = {

@@ -1,9 +1,10 @@
 """`flowmbpo ui` in a real Chromium, on a run that was really trained: runs, columns, charts of R, a playing replay."""
 
 import pytest
-from browser import FLAGS, requests, start_chromium, wait
-from point import train_point
-from ui_server import free_port, start_ui
+
+from tests.browser import FLAGS, requests, start_chromium, wait
+from tests.cli.point import train_point
+from tests.cli.ui_server import free_port, start_ui
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

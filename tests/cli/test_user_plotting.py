@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from point import REGISTRY
+
+from tests.cli.point import REGISTRY
+from tests.command import run_process
 
 SETTINGS = {
     "latex": b"text.usetex: True\n",
@@ -18,28 +17,15 @@ SETTINGS = {
 }
 
 
-def flowmbpo(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "flowmbpo", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A folder with two runs, made under settings that need LaTeX and a backend that does not exist."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "experiments.toml").write_text(REGISTRY)
     (folder / "settings").write_bytes(SETTINGS["latex"])
-    done = flowmbpo(
-        folder, "run", "point", "--seeds", "0,1", MATPLOTLIBRC=str(folder / "settings"), MPLBACKEND="nonsense"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr
+    variables = {"MATPLOTLIBRC": str(folder / "settings"), "MPLBACKEND": "nonsense"}
+    done = run_process("run", "point", "--seeds", "0,1", folder=folder, variables=variables)
+    assert "warning" not in done.err
     return folder
 
 
@@ -56,9 +42,8 @@ def test_pictures_are_the_same_with_any_settings(trained, tmp_path, name):
     pictures = []
     for variables in ({}, {"MATPLOTLIBRC": str(settings)}):
         target = tmp_path / f"{len(pictures)}.svg"
-        done = flowmbpo(trained, "compare", "point", "--plot", str(target), **variables)
-        assert done.returncode == 0, done.stderr
-        assert "matplotlib" not in done.stderr.lower()
+        done = run_process("compare", "point", "--plot", str(target), folder=trained, variables=variables)
+        assert "matplotlib" not in done.err.lower()
         pictures.append(target.read_text().replace(str(target), ""))
     assert pictures[0].split("</metadata>")[1] == pictures[1].split("</metadata>")[1]
 
@@ -67,13 +52,10 @@ def test_settings_in_the_working_directory_that_cannot_be_read_are_one_message(t
     (trained / "matplotlibrc").write_bytes(SETTINGS["bytes"])
     try:
         for command in (["compare", "point", "--plot", "x.png"], ["report", "--out", "x.html"]):
-            done = flowmbpo(trained, *command)
-            assert done.returncode == 1
-            assert "failed: no picture can be drawn" in done.stderr
-            assert "Traceback" not in done.stderr
-        done = flowmbpo(trained, "run", "point", "--seeds", "2,3", "--json")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count('"FINISHED"') == 2
-        assert done.stderr.count("warning: no learning curve") == 2
+            done = run_process(*command, folder=trained, code=1)
+            assert "failed: no picture can be drawn" in done.err
+        done = run_process("run", "point", "--seeds", "2,3", "--json", folder=trained)
+        assert done.out.count('"FINISHED"') == 2
+        assert done.err.count("warning: no learning curve") == 2
     finally:
         (trained / "matplotlibrc").unlink()

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 
 def free_port() -> int:
@@ -12,7 +13,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_ui(folder, port, **variables):
+def start_ui(folder: Path, port: int, **variables: str) -> subprocess.Popen[str]:
     """The running command; its first line of output is the address."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "flowmbpo", "ui", "--port", str(port)],

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_slurm import PROGRAMS, REGISTRY, SCRIPT, Cluster
 
 from flowmbpo.cluster.request import JobRequest
 from flowmbpo.cluster.submission import Submission
+from tests.cluster.real_slurm import PROGRAMS, REGISTRY, SCRIPT, Cluster
 
 Programs = Callable[..., Path]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from flowmbpo.cluster.submission import TaskState, submissions
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import resolve_store
+from tests.command import environment, run_process
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
@@ -64,15 +63,11 @@ class Cluster:
 
     def __init__(self, directory: Path, conf: Path) -> None:
         self.directory = directory
-        self.environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("FLOWMBPO", "MLFLOW"))
-        }
-        self.environment |= {"SLURM_CONF": str(conf), "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(directory)}
+        self.environment = environment() | {"SLURM_CONF": str(conf), "XDG_CONFIG_HOME": str(directory)}
 
     def flowmbpo(self, *arguments: str, code: int = 0) -> str:
-        done = self.program(sys.executable, "-m", "flowmbpo", *arguments)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr if code else done.stdout
+        done = run_process(*arguments, folder=self.directory, code=code, only=self.environment)
+        return done.text if code else done.out
 
     def program(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

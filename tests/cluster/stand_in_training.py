@@ -25,7 +25,7 @@ names = ("FLOWMBPO_JOB", "FLOWMBPO_QUEUE_SECONDS", "MLFLOW_TRACKING_URI", "CUDA_
 (run / "environment.json").write_text(json.dumps({name: os.environ.get(name) for name in names}))
 
 
-def stop(signum, frame):
+def stop(signum: int, frame: object) -> None:
     (run / "resume" / f"epoch-{epoch + (mode != 'stuck'):06d}").mkdir(parents=True, exist_ok=True)
     sys.exit(128 + signum)
 

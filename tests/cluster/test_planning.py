@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from real_slurm import REGISTRY
 
 from flowmbpo.cluster import overview, planning, race, send, slurm, snapshot
 from flowmbpo.cluster.job import TrainingTask, preflight
@@ -19,6 +18,7 @@ from flowmbpo.runs.files import locked
 from flowmbpo.runs.layout import QueueFiles
 from flowmbpo.tracking.code_state import state_of
 from flowmbpo.tracking.store import resolve_store
+from tests.cluster.real_slurm import REGISTRY
 
 
 def a_draft(

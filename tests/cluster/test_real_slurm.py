@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from real_slurm import LOG_INTERVAL, Cluster, ended
 
 from flowmbpo.cluster.task import resumable_epoch
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.store import resolve_store
+from tests.cluster.real_slurm import LOG_INTERVAL, Cluster, ended
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2400)]
 

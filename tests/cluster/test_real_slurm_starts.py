@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_slurm import ACTIVE, Cluster, ended
 
 import flowmbpo
 from flowmbpo.cluster.submission import submissions
+from tests.cluster.real_slurm import ACTIVE, Cluster, ended
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
 

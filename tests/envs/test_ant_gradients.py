@@ -13,10 +13,8 @@ import warp as wp
 from torch import Tensor
 
 from flowmbpo.envs import AntEnv, ant_gradients, ant_observation, ant_step
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "physics"))
-import reference_ant as reference
-from ants import random_states
+from tests.physics import reference_ant as reference
+from tests.physics.ants import random_states
 
 ALLOWED = 2.0  # times the error of the reference's own float32 adjoint
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from flowmbpo.models.dynamics import Dynamics, MLPDynamics
@@ -10,7 +12,7 @@ from flowmbpo.models.heads import Continuation, ScalarReward
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 
-SMALL = {"latent_dim": 32, "action_dim": 3, "units": (48, 48), "activation": "mish"}
+SMALL: dict[str, Any] = {"latent_dim": 32, "action_dim": 3, "units": (48, 48), "activation": "mish"}
 
 
 def flow(

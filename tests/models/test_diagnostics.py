@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import SMALL, on_simplex
 from torch import Tensor, nn
 
 from flowmbpo.models.diagnostics import correlation, gradient_snr, open_loop_error, reward_fit, simplex_distance
 from flowmbpo.models.dynamics import Dynamics
 from flowmbpo.models.heads import ScalarReward
 from flowmbpo.models.world_model import WorldModel
+from tests.models.small_networks import SMALL, on_simplex
 
 
 class Drift(Dynamics):

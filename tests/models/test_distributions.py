@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_networks import on_simplex
 
 from flowmbpo.models.distributions import LOG_STD, EnsembleDynamics, GaussianDynamics
 from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.noise_flow import NoiseFlowDynamics
 from flowmbpo.models.scores import SAMPLES, coverage, energy_score
+from tests.models.small_networks import on_simplex
 
 SIZES = {"latent_dim": 4, "action_dim": 2, "units": (64, 64), "activation": "silu"}
 ON_OBSERVATIONS = {"simnorm_dim": None, "residual": True}

@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from small_networks import SMALL, every_dynamics, flow, mlp, on_simplex, shortcut
 from torch import Tensor
 
 from flowmbpo.models.diagnostics import simplex_distance
@@ -14,6 +13,7 @@ from flowmbpo.models.dynamics import Dynamics, MLPDynamics, move_on_simplex
 from flowmbpo.models.flow import sample_tau
 from flowmbpo.models.integrators import INTEGRATORS
 from flowmbpo.models.shortcut import ShortcutDynamics
+from tests.models.small_networks import SMALL, every_dynamics, flow, mlp, on_simplex, shortcut
 
 KINDS = range(len(every_dynamics()))
 

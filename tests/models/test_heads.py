@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small_networks import SMALL, on_simplex
 from torch import Tensor
 
 from flowmbpo.models.diagnostics import correlation
 from flowmbpo.models.heads import Continuation, Head, ScalarReward, TwoHotReward, symexp, symlog
+from tests.models.small_networks import SMALL, on_simplex
 
 REWARD_HEADS: list[Callable[..., Head]] = [ScalarReward, TwoHotReward]
 

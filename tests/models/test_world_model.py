@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
-from small_networks import every_dynamics, flow, mlp, small_world_model
 from torch import nn
 
 from flowmbpo.models.averaging import update_average_
 from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.heads import ScalarReward
 from flowmbpo.models.world_model import WorldModel
+from tests.models.small_networks import every_dynamics, flow, mlp, small_world_model
 
 KINDS = range(len(every_dynamics()))
 GAMMA = 0.9

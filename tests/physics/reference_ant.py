@@ -132,14 +132,14 @@ def generalised_force(pose: Pose, q: np.ndarray, qd: np.ndarray, action: np.ndar
     for link, c, inertia, v, a in zip(LINKS, pose.com, pose.inertia, pose.v, pose.a, strict=True):
         weight = np.array([0.0, -link.mass * ant.GRAVITY, 0.0])
         wrench.append(inertia @ a + cross_force(v, inertia @ v) - np.concatenate((np.cross(c, weight), weight)))
-    for link, x, depth, u in pose.contacts():
+    for index, x, depth, u in pose.contacts():
         sliding = u - u[1] * UP
         speed = np.linalg.norm(sliding)
         force = depth * (ant.CONTACT_KE + ant.CONTACT_KD * max(-u[1], 0.0)) * UP
         if speed > 0:
             cap = min(ant.CONTACT_KF * speed, ant.CONTACT_MU * ant.CONTACT_KE * depth)
             force = force - cap * sliding / speed
-        wrench[link] = wrench[link] - np.concatenate((np.cross(x, force), force))
+        wrench[index] = wrench[index] - np.concatenate((np.cross(x, force), force))
     for i in range(8, 0, -1):
         wrench[PARENT[i]] = wrench[PARENT[i]] + wrench[i]
     tau = np.concatenate((-wrench[0], np.zeros(8)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference_ant as reference
 import torch
-from ants import free_ant, put, random_states, start_pose, state_of
 
 from flowmbpo.physics import ant
+from tests.physics import reference_ant as reference
+from tests.physics.ants import free_ant, put, random_states, start_pose, state_of
 
 
 def zero(num_envs: int) -> torch.Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import reference_ant as reference
 import torch
-from ants import put, random_states, state_of
 
 from flowmbpo.envs import DisturbedAnt
+from tests.physics import reference_ant as reference
+from tests.physics.ants import put, random_states, state_of
 
 
 def test_payload_moves_as_mechanics_says(monkeypatch):

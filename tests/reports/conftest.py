@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from synthetic import SyntheticStore, make_database, write_registry
+
+from tests.reports.synthetic import SyntheticStore, make_database, write_registry
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from synthetic import STEPS
 
 from flowmbpo.errors import UserError
 from flowmbpo.reports import compare, statistics
@@ -14,6 +13,7 @@ from flowmbpo.reports.verdicts import Verdict
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.tracking.run_tracker import flatten
+from tests.reports.synthetic import STEPS
 
 BASELINE, FLOW = "5M-baseline", "48M-flow-v2"
 

@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from browser import FLAGS, complaints, requests, set_scheme, start_chromium, wait
 from PIL import Image
-from walking import DT, ball, walk
 
 from flowmbpo.reports.replay import write_replay_html
+from tests.browser import FLAGS, complaints, requests, set_scheme, start_chromium, wait
+from tests.reports.walking import DT, ball, walk
 
 pytestmark = pytest.mark.browser
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from walking import ball, walk
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.reports.replay import film, scene
+from tests.reports.walking import ball, walk
 
 
 def bodies(segments, radii, colours, size=(320, 180)):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from walking import ball, walk
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.reports.replay import html, write_replay_html
+from tests.reports.walking import ball, walk
 
 PAGE = Path(html.__file__).parent / "page"
 

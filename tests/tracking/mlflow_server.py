@@ -1,5 +1,7 @@
 """A real MLflow server for tests, and looks at what a store holds."""
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
@@ -7,7 +9,16 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from flowmbpo.tracking.run_tracker import RunTracker
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
 
 
 class Server:
@@ -20,7 +31,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         line = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
@@ -46,12 +57,12 @@ class Server:
             self.process = None
 
 
-def history(client, run_id: str, metric: str) -> list[tuple[int, float]]:
+def history(client: MlflowClient, run_id: str, metric: str) -> list[tuple[int, float]]:
     """(step, value) of every point that the store has, in order of steps, repeated ones included."""
     return sorted((point.step, point.value) for point in client.get_metric_history(run_id, metric))
 
 
-def wait_for(condition, seconds: float = 60.0):
+def wait_for(condition: Callable[[], T], seconds: float = 60.0) -> T:
     """The condition's first true value; fails the test when it stays false."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -60,7 +71,7 @@ def wait_for(condition, seconds: float = 60.0):
     return value
 
 
-def delivered(tracker) -> bool:
+def delivered(tracker: RunTracker) -> bool:
     """Whether the store has everything that a run has said so far."""
     delivery = tracker.delivery._delivery
     return delivery is not None and not delivery.pending_bytes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from mlflow_server import wait_for
 
 from flowmbpo.errors import UserError
 from flowmbpo.tracking import delivery
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.run_tracker import start_run
 from flowmbpo.tracking.store import check_database, resolve_store
+from tests.tracking.mlflow_server import wait_for
 
 WRONG = {
     "postgresql+nonsense://u:secret@127.0.0.1:1/db": "malformed",

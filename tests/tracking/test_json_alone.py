@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import warnings
 
 import pytest
 
 from flowmbpo.cli import app, streams, tables
+from tests.command import run_process
 
 REGISTRY = """
 [experiments.point]
@@ -36,17 +35,9 @@ def test_a_run_against_a_server(server, tmp_path):
     folder.mkdir()
     (folder / "experiments.toml").write_text(REGISTRY)
     for command in ("run point --device cpu", "eval point --device cpu --episodes 2", "runs", "sync"):
-        done = subprocess.run(
-            [sys.executable, "-m", "flowmbpo", *command.split(), "--json", "--tracking-uri", server.uri],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        json.loads(done.stdout)
-        assert "View run" not in done.stdout + done.stderr
+        done = run_process(*command.split(), "--json", "--tracking-uri", server.uri, folder=folder)
+        done.json()
+        assert "View run" not in done.text
 
 
 def test_what_a_library_prints_goes_to_standard_error(monkeypatch, capsys):

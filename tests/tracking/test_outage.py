@@ -4,7 +4,6 @@ import socket
 import threading
 
 import pytest
-from mlflow_server import delivered, history, wait_for
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs.journal import Create, Metrics, read_entries
@@ -14,6 +13,7 @@ from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.recovery import sync_runs, undelivered_runs
 from flowmbpo.tracking.run_tracker import start_run
 from flowmbpo.tracking.store import resolve_store
+from tests.tracking.mlflow_server import delivered, history, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

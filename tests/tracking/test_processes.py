@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from mlflow_server import delivered, history, wait_for
 
 from flowmbpo.errors import UserError
 from flowmbpo.runs.lock import SILENCE_SECONDS, RunLock, is_dead, is_locked, process_tags
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.recovery import mark_dead_runs, sync_runs
 from flowmbpo.tracking.store import resolve_store
+from tests.tracking.mlflow_server import delivered, history, wait_for
 
 SCRIPT = Path(__file__).with_name("train_for_a_while.py")
 

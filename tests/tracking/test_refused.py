@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from mlflow_server import history, wait_for
 
 from flowmbpo.errors import UserError
 from flowmbpo.runs.layout import RunFiles
@@ -13,6 +12,7 @@ from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.run_tracker import resume_run, start_run
 from flowmbpo.tracking.sqlite_reader import SqliteReader
 from flowmbpo.tracking.store import EXPERIMENT
+from tests.tracking.mlflow_server import history, wait_for
 
 
 def test_a_run_that_was_deleted_and_restored_has_everything(store, about, client, tmp_path, monkeypatch):

@@ -5,12 +5,12 @@ import os
 import time
 
 import pytest
-from mlflow_server import history
 
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs.journal import Create, Metrics
 from flowmbpo.tracking.mlflow_writer import MlflowWriter
 from flowmbpo.tracking.run_tracker import flatten, resume_run, start_run
+from tests.tracking.mlflow_server import history
 
 
 def the_run(client):

@@ -1,13 +1,16 @@
 """Fixtures of the tests that run whole commands."""
 
 import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from commands import REGISTRY, Workplace
+
+from tests.training.commands import REGISTRY, Workplace
 
 
 @pytest.fixture
-def new_workplace(tmp_path, empty_database):
+def new_workplace(tmp_path: Path, empty_database: Path) -> Iterator[Callable[..., Workplace]]:
     """Makes working directories with the registry `REGISTRY` and a store beside them; ends their processes."""
     places: list[Workplace] = []
 
@@ -27,6 +30,6 @@ def new_workplace(tmp_path, empty_database):
 
 
 @pytest.fixture
-def work(new_workplace) -> Workplace:
+def work(new_workplace: Callable[..., Workplace]) -> Workplace:
     """One such directory."""
     return new_workplace()

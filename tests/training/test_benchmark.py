@@ -1,9 +1,9 @@
 """What `bench train` counts and reports; no time is asserted."""
 
 import torch
-from tiny import tiny
 
 from flowmbpo.training.benchmark import ProductRecorder, measure_training
+from tests.training.tiny import tiny
 
 
 def test_products_are_counted_with_their_shapes_backward_included():

@@ -5,10 +5,10 @@ import shutil
 import subprocess
 
 import pytest
-from commands import Workplace
 
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.layout import RunFiles
+from tests.training.commands import Workplace
 
 SMALL_DISK = 3 << 20
 
@@ -37,7 +37,7 @@ def newest_state(folder):
 
 
 def test_a_full_disk_keeps_what_was_good_and_the_run_continues_elsewhere(small_disk, new_workplace):
-    from commands import REGISTRY
+    from tests.training.commands import REGISTRY
 
     (small_disk.folder / "experiments.toml").write_text(REGISTRY)
     command = small_disk.start("run", "small")

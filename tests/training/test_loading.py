@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny import tiny
 
 from flowmbpo.runs import checkpoint
 from flowmbpo.training import builder, loading
+from tests.training.tiny import tiny
 
 RECIPES = {
     "as published": {},

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from tiny import tiny
 
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.errors import UserError
@@ -15,6 +14,7 @@ from flowmbpo.training.builder import build
 from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.recorded import read_recorded, write_recorded
 from flowmbpo.training.rollout import NoisyPolicy
+from tests.training.tiny import tiny
 
 SPEC = tiny().env
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tiny import tiny
 
 from flowmbpo.envs import make_env
 from flowmbpo.envs.scenes import SCENES
@@ -12,6 +11,7 @@ from flowmbpo.runs import checkpoint
 from flowmbpo.runs.files import BrokenFile
 from flowmbpo.training import builder, loading
 from flowmbpo.training.rollout import episode_of_checkpoint, rollout
+from tests.training.tiny import tiny
 
 
 class Constant:

@@ -4,7 +4,6 @@ import time
 
 import pytest
 import torch
-from tiny import MemoryTracker, QuietWatcher, tiny
 
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs import checkpoint
@@ -18,6 +17,7 @@ from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.monitor import CollapseMonitor
 from flowmbpo.training.signals import StopRequest
 from flowmbpo.training.trainer import Trainer
+from tests.training.tiny import MemoryTracker, QuietWatcher, tiny
 
 CLOCKS = ("perf/",)  # the only metrics that may differ between two equal runs
 
