@@ -1,5 +1,10 @@
-"""The documentation points to what exists: links, commands and options (a test of its own runs docs/registry.md)."""
+"""The documentation points to what exists: links, commands, options; what is quick runs.
 
+Tests of their own run all of docs/registry.md and docs/using-results.md.
+"""
+
+import contextlib
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -12,8 +17,11 @@ from flowmbpo.cli.app import app
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)(#[^)]*)?\)")
-COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*flowmbpo (.+)$", re.MULTILINE)
-BLOCK = re.compile(r"```(?:console|sh|bash|shell)\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(r"(?:^[ \t]*(?:\$ )?(?:[A-Z_]+=\S+ )*|(?:&&|[|;]|\bdo) )flowmbpo ([^`\n]+)", re.MULTILINE)
+FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.MULTILINE | re.DOTALL)
+OPERATOR = re.compile(r"[|&;<>()]+")  # of the shell: another command or a file follows
+QUICK, DRY = ("list", "schema", "show", "validate"), ("run", "submit")
+WHOLE = ("registry.md", "using-results.md")  # have tests that run them from top to bottom
 
 
 def test_no_page_is_a_link():
@@ -36,28 +44,47 @@ def test_no_experiment_is_called_better_without_ten_seeds_and_an_interval_above_
             assert any(low > 0.5 for low in lows), paragraph
 
 
-def documented() -> list[tuple[str, str]]:
-    """(page, command line) of every command in a console block."""
+def documented() -> list[tuple[str, list[str]]]:
+    """(page, words behind `flowmbpo`) of every command in a fence of any kind."""
     found = []
     for page in PAGES:
-        for block in BLOCK.findall(page.read_text()):
-            found += [(page.name, line.split("#")[0].strip()) for line in COMMAND.findall(block)]
+        for _, block in FENCE.findall(page.read_text()):
+            for line in COMMAND.findall(block.replace("\\\n", " ")):
+                words = shlex.shlex(line, posix=True, punctuation_chars=True)
+                words.whitespace_split = True
+                found.append((page.name, list(itertools.takewhile(lambda word: not OPERATOR.fullmatch(word), words))))
     return found
 
 
 def test_there_are_documented_commands():
-    assert len(documented()) > 10
+    assert len(documented()) > 60
 
 
-@pytest.mark.parametrize(("page", "line"), documented())
-def test_documented_commands_and_options_exist(page, line):
-    words = [word for word in shlex.split(line.split("|")[0].split("&&")[0]) if word not in (">", "\\")]
+@pytest.mark.parametrize(("page", "words"), documented())
+def test_documented_commands_are_understood(page, words):
+    """Command, options and the types of their values, by the parser of the tool."""
     command = typer.main.get_command(app)
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
-        name = words.pop(0)
+        name, *words = words
         assert name in command.commands, f"{page}: flowmbpo has no command {name}"
         command = command.commands[name]
-    known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
-    known |= {"--help", "-h", "--install-completion", "--show-completion"}
-    unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in known]
-    assert not unknown, f"{page}: {line}"
+    with contextlib.suppress(typer.Exit):  # --help
+        command.make_context(command.name, list(words))
+
+
+def plans() -> list[list[str]]:
+    """Documented commands that need nothing but the shipped registry, those that train or submit as a dry run."""
+    found = [words for page, words in documented() if page not in WHOLE]
+    return [
+        [*words, "--dry-run"] if words[0] in DRY and "--dry-run" not in words else words
+        for words in found
+        if words[0] in (*DRY, *QUICK) and not {"--resume", "examples/pendulum/experiments.toml"} & {*words}
+    ]
+
+
+@pytest.mark.parametrize("words", plans(), ids=" ".join)
+def test_documented_experiments_and_keys_exist(words, flowmbpo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    outcome = flowmbpo(*words)
+    assert outcome.code == 0, outcome.text
