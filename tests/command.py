@@ -44,14 +44,15 @@ def run_process(
     variables: Mapping[str, str] | None = None,
     only: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """`flowmbpo ARGUMENTS...` in a process of its own, in `folder`; it must end with `code` and without a traceback.
+    """`flowmbpo ARGUMENTS...` in a process of its own, in `folder`; it must end with `code`, and without a traceback.
 
-    Its environment is `environment()` with `variables`, or `only` what is given; `program` runs it in another way.
+    Its environment is `environment()` with `variables`, or `only` what is given. Another `program` may end in a
+    traceback.
     """
     words = [argument if isinstance(argument, bytes) else str(argument) for argument in arguments]
     surroundings = dict(only) if only is not None else environment() | dict(variables or {})
     done = subprocess.run([*program, *words], cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
     outcome = Outcome(done.returncode, done.stdout, done.stderr)
     assert outcome.code == code, outcome.text
-    assert "Traceback" not in outcome.text, outcome.text
+    assert program is not PROGRAM or "Traceback" not in outcome.text, outcome.text
     return outcome

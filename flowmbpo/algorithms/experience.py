@@ -34,7 +34,7 @@ class Experience:
         copied = (self.obs, self.actions, self.rewards, self.next_obs, self.terminated, self.ended)
         self._rows = list(zip(*(tensor.unbind(0) for tensor in copied), strict=True))
 
-    def record(self, t: int, obs: Tensor, actions: Tensor, step: Step) -> Tensor:
+    def add(self, t: int, obs: Tensor, actions: Tensor, step: Step) -> Tensor:
         """Copy step `t`: the environment's own tensors change with its next step. Returns which ended `[N]`, new."""
         ended = step.terminated | step.truncated
         given = (obs, actions, step.reward, step.obs_before_reset, step.terminated, ended)
@@ -73,7 +73,7 @@ class Collector:
     def step(self, t: int, actions: Tensor) -> Tensor:
         """Take step `t` of the epoch; returns (a copy of) which episodes ended with it `[N]`, bool."""
         step = self.env.step(actions)
-        ended = self.experience.record(t, self.obs, actions, step)
+        ended = self.experience.add(t, self.obs, actions, step)
         if self._replays:
             self.replay.add(self.obs, actions, step)
         self.obs.copy_(step.obs)

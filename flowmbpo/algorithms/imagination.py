@@ -96,7 +96,7 @@ class _Swept(torch.autograd.Function):
             return ctx.sweep(of_latents, of_next), None, None, None
 
 
-Step = tuple[Tensor, Tensor, Tensor, Tensor]
+Transition = tuple[Tensor, Tensor, Tensor, Tensor]
 """z, z_next `[B, Z]`, reward, continues `[B]`."""
 
 
@@ -114,7 +114,7 @@ def imagine(
     When `reacting`, the gradient also runs through the policy's reaction to the states that its earlier actions led to
     (Dreamer, SHAC); otherwise it counts only what the actions do, as in `imagine_alongside`.
     """
-    steps: list[Step] = []
+    steps: list[Transition] = []
     exploration = Exploration(actor, horizon, z, generator)
     for offset in exploration.offsets.unbind(0):
         action = (actor.mean_before_tanh(z if reacting else z.detach()) + offset).tanh()

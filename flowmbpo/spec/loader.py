@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flowmbpo.spec import groups, references
-from flowmbpo.spec.diagnosis import Finding, diagnose
 from flowmbpo.spec.document import Document
 from flowmbpo.spec.groups import Group
 from flowmbpo.spec.identity import identity
@@ -17,6 +16,7 @@ from flowmbpo.spec.inheritance import Inherited, Layer, ancestry
 from flowmbpo.spec.problems import Collector, Problem, did_you_mean, plain
 from flowmbpo.spec.references import EarlierReference, PublishedReference, ReferenceTable
 from flowmbpo.spec.resolution import ENTRY_KEYS, Entry, inheritable, resolve
+from flowmbpo.spec.table_check import Finding, check_table
 
 TOP_LEVEL = ("experiments", "groups", "references")
 MAX_ENTRIES = 1000  # of each of these tables
@@ -167,12 +167,12 @@ class Loader:
         found: dict[str, Group] = {}
         identities = {name: identity(entry.spec) for name, entry in self.entries.items() if entry.spec is not None}
         for name, table in self._tables("groups").items():
-            diagnosis = diagnose(Group, table)
-            for finding in diagnosis.findings:
+            checked = check_table(Group, table)
+            for finding in checked.findings:
                 self._report(finding, ("groups", name))
-            if not isinstance(diagnosis.model, Group) or diagnosis.findings:
+            if not isinstance(checked.model, Group) or checked.findings:
                 continue
-            group = found[name] = diagnosis.model
+            group = found[name] = checked.model
             for index, member in enumerate(group.members):
                 self._check_member(name, index, member, group)
             for index, key, hint in groups.unknown_keys(group):
@@ -205,13 +205,13 @@ class Loader:
     def _references(self) -> dict[str, PublishedReference | EarlierReference]:
         found: dict[str, PublishedReference | EarlierReference] = {}
         for name, table in self._tables("references").items():
-            diagnosis = diagnose(ReferenceTable, {"reference": table})
-            for finding in diagnosis.findings:
+            checked = check_table(ReferenceTable, {"reference": table})
+            for finding in checked.findings:
                 inner = replace(finding, path=finding.path[1:])
                 self._report(inner, ("references", name))
-            if not isinstance(diagnosis.model, ReferenceTable) or diagnosis.findings:
+            if not isinstance(checked.model, ReferenceTable) or checked.findings:
                 continue
-            reference = found[name] = diagnosis.model.reference
+            reference = found[name] = checked.model.reference
             if isinstance(reference, EarlierReference) and reference.experiment not in self.entries:
                 hint = did_you_mean(reference.experiment, self.entries)
                 finding = Finding(("experiment",), reference.experiment, "no experiment has this name", hint)

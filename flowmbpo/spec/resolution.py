@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flowmbpo.spec import estimates, fields, rules
-from flowmbpo.spec.diagnosis import diagnose
 from flowmbpo.spec.inheritance import Inherited, Layer, merge
 from flowmbpo.spec.problems import Collector, Problem, plain, visible
 from flowmbpo.spec.rule import Violation
 from flowmbpo.spec.schema import Experiment
+from flowmbpo.spec.table_check import check_table
 
 ENTRY_KEYS = ("extends", "abstract")  # keys of an entry that are about the entry, not about the experiment
 _NOT_INHERITED = ("name", "aliases", "description")
@@ -44,24 +44,24 @@ def resolve(
 ) -> tuple[Experiment | None, Inherited]:
     """Merge, check and judge one experiment. `whole`: required keys must be there and rules must hold."""
     merged = merge(Experiment, base, layer)
-    diagnosis = diagnose(Experiment, merged.values, ENTRY_KEYS)
+    checked = check_table(Experiment, merged.values, ENTRY_KEYS)
     sound = True
-    for finding in diagnosis.findings:
+    for finding in checked.findings:
         if finding.missing and (not whole or merged.is_unsound(finding.path)):
             continue
         sound = False
         place = layer.place(finding.path, finding.of_key)
         collector.add(Problem(place, finding.message, finding.hint, name, finding.key, plain(finding.value)))
-    for finding in diagnosis.findings:
+    for finding in checked.findings:
         path = tuple(part for part in finding.path if isinstance(part, str))
         if finding.at_key:
             path = (*path[:-1], finding.meant) if finding.meant else ()
         if path and (whole or not finding.missing):
             merged.unsound.add(path)
-    merged.values = diagnosis.values
+    merged.values = checked.values
     if not sound:
         merged.without_what_is_gone()
-    spec = diagnosis.model if isinstance(diagnosis.model, Experiment) else None
+    spec = checked.model if isinstance(checked.model, Experiment) else None
     if whole:
         apply_rules(name, merged, spec, layer, collector)
     return (spec if sound else None), merged

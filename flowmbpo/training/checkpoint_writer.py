@@ -12,7 +12,7 @@ from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.records import RATING_TAG
 from flowmbpo.tracking.tracker import Tracker
-from flowmbpo.training.continuation import code_versions
+from flowmbpo.training.compatibility import code_versions
 from flowmbpo.training.evaluator import Evaluation
 
 

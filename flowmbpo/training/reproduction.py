@@ -17,7 +17,7 @@ from flowmbpo.runs.lock import HOST_TAG, hostname
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.records import number
 from flowmbpo.training import session
-from flowmbpo.training.continuation import code_changes, continue_with_threads, not_compared
+from flowmbpo.training.compatibility import code_changes, continue_with_threads, not_compared
 from flowmbpo.training.loading import experiment_of
 from flowmbpo.training.progress import Watcher
 

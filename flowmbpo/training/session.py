@@ -25,7 +25,7 @@ from flowmbpo.tracking.store import resolve_store
 from flowmbpo.training import builder, loading
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
-from flowmbpo.training.continuation import (
+from flowmbpo.training.compatibility import (
     code_changes,
     continue_on,
     continue_with_threads,

@@ -17,3 +17,4 @@ def test_a_deleted_directory_is_one_message(tmp_path, command):
     program = [sys.executable, "-c", code, str(tmp_path / "gone")]
     done = run_process(*command.split(), program=program, code=2)
     assert done.err.startswith("error: the working directory")
+    assert "Traceback" not in done.err

@@ -99,7 +99,7 @@ class Cluster:
         (self.directory / "pace" / "sitecustomize.py").write_text(PACE.format(seconds=seconds))
         self.environment["PYTHONPATH"] = str(self.directory / "pace")
 
-    def record(self) -> TaskState:
+    def state(self) -> TaskState:
         """The task of the only submission."""
         return submissions(self.directory / "runs" / "jobs")[-1].tasks[0].state
 

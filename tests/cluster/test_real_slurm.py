@@ -45,7 +45,7 @@ def test_the_time_limit_does_not_end_the_experiment(cluster: Cluster):
     (cluster.directory / "cluster.toml").write_text("[cluster]\ncheckpoint_seconds = 20\n")
     (job,) = cluster.submit("tiny-mlp", "--set", f"train.max_epochs={epochs}", "--time", "2m")
     (task,) = job["tasks"]
-    waiting = cluster.until(lambda table: table[task]["state"] == "PENDING" and cluster.record().requeued, 5)[task]
+    waiting = cluster.until(lambda table: table[task]["state"] == "PENDING" and cluster.state().requeued, 5)[task]
     assert waiting["run_status"] == "KILLED"
     assert 0 < waiting["epoch"] < epochs
     assert resumable_epoch(cluster.directory / "runs" / waiting["run_id"]) >= waiting["epoch"]
@@ -106,7 +106,7 @@ def test_preempted_then_cancelled_then_continued(cluster: Cluster):
 
     # SIGTERM from Slurm while the job counts as running is what preemption looks like.
     cluster.program("scancel", "--signal=TERM", task)
-    cluster.until(lambda table: table[task]["state"] == "PENDING" and cluster.record().requeued, 3)
+    cluster.until(lambda table: table[task]["state"] == "PENDING" and cluster.state().requeued, 3)
     cluster.start_now(task)
     cluster.until(lambda table: table[task]["restarts"] == 1 and table[task]["epoch"] > begun["epoch"] + 10)
 
@@ -131,7 +131,7 @@ def test_a_failing_task_shows_its_error(cluster: Cluster):
     assert row["state"] == "FAILED"
     assert row["note"].startswith("preflight on ")  # it is noticed before anything is trained
     assert "broken.db is damaged" in row["note"]
-    assert cluster.record().exit_code == 1
+    assert cluster.state().exit_code == 1
 
 
 def test_slurm_refuses_a_gpu_that_no_node_has(cluster: Cluster):

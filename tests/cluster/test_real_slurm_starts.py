@@ -35,7 +35,7 @@ def test_a_node_where_the_preflight_fails(cluster: Cluster, broken_torch: None):
     row = cluster.until(ended)[job["tasks"][0]]
     assert row["state"] == "FAILED"
     assert row["note"].startswith(f"preflight on {row['node']} failed: torch: ImportError: {REASON} (cure: ")
-    assert (row["restarts"], cluster.record().requeued) == (0, False)
+    assert (row["restarts"], cluster.state().requeued) == (0, False)
     assert not list((cluster.directory / "runs").glob("*/tracking"))  # nothing was trained
     assert "preflight: registry good" in cluster.flowmbpo("logs", row["job"])
 
@@ -191,7 +191,7 @@ def test_a_pack_goes_on_after_its_time_limit_and_without_a_member(cluster: Clust
         return lambda table: [(row["epoch"] or 0) > epoch for row in table.values()] == [True, True]
 
     cluster.until(both_trained_to(10))
-    started = cluster.record().started_at or 0.0
+    started = cluster.state().started_at or 0.0
     minutes = int(time.time() - started) // 60 + 2
     assert cluster.program("scontrol", "update", f"JobId={job['job']}_0", f"TimeLimit={minutes}").returncode == 0
     (submission,) = submissions(cluster.directory / "runs" / "jobs")

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from flowmbpo.tracking import code_state
-from flowmbpo.training import continuation
+from flowmbpo.training import compatibility
 
 
 @pytest.fixture
@@ -92,15 +92,15 @@ def test_a_run_says_that_its_commit_is_unknown(work):
 
 def test_commits_are_compared_where_both_are_known(monkeypatch):
     monkeypatch.setattr(code_state, "installed", lambda: code_state.CodeState(commit="new"))
-    then = continuation.code_versions()
-    assert continuation.code_changes(then) == []
-    assert continuation.not_compared(then) == []
-    assert continuation.code_changes({**then, "git commit": "old"}) == ["git commit: old -> new"]
+    then = compatibility.code_versions()
+    assert compatibility.code_changes(then) == []
+    assert compatibility.not_compared(then) == []
+    assert compatibility.code_changes({**then, "git commit": "old"}) == ["git commit: old -> new"]
     edited = {**then, "uncommitted changes": "yes"}
-    assert continuation.not_compared(edited) == ["uncommitted changes: yes then, no now"]
+    assert compatibility.not_compared(edited) == ["uncommitted changes: yes then, no now"]
     del then["git commit"], then["torch"]
-    assert continuation.code_changes(then) == []
-    assert [line.split(" then")[0] for line in continuation.not_compared(then)] == [
+    assert compatibility.code_changes(then) == []
+    assert [line.split(" then")[0] for line in compatibility.not_compared(then)] == [
         "git commit: unknown",
         "torch: unknown",
     ]

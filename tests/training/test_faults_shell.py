@@ -12,7 +12,7 @@ import torch
 
 from flowmbpo.runs.journal import TARGET_TAG, THREADS_TAG, all_tags
 from flowmbpo.runs.layout import RunFiles
-from flowmbpo.training.continuation import continue_on
+from flowmbpo.training.compatibility import continue_on
 
 
 def ignore_hangup():

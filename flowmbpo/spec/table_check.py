@@ -41,7 +41,7 @@ class Finding:
 
 
 @dataclass
-class Diagnosis:
+class CheckedTable:
     """The table without what is wrong in it, the mistakes, and the model if there were none that prevent it."""
 
     values: dict[str, object]
@@ -59,12 +59,12 @@ class _Around:
     entry_keys: tuple[str, ...] = ()
 
 
-def diagnose(model: Model, table: Mapping[str, object], entry_keys: Iterable[str] = ()) -> Diagnosis:
+def check_table(model: Model, table: Mapping[str, object], entry_keys: Iterable[str] = ()) -> CheckedTable:
     """All mistakes of a table. `entry_keys` are further names a user might have meant (for suggestions only)."""
-    return _diagnose(model, table, _Around(model, entry_keys=tuple(entry_keys)))
+    return _check(model, table, _Around(model, entry_keys=tuple(entry_keys)))
 
 
-def _diagnose(model: Model, table: Mapping[str, object], around: _Around) -> Diagnosis:
+def _check(model: Model, table: Mapping[str, object], around: _Around) -> CheckedTable:
     """Sections first, each by itself, so that a mistake in one hides none in another."""
     values = dict(table)
     findings: list[Finding] = []
@@ -77,20 +77,20 @@ def _diagnose(model: Model, table: Mapping[str, object], around: _Around) -> Dia
             chosen = fields.section_class(model, key, section)
             assert chosen is not None
             kinds = {} if "" in options else options
-            inner = _diagnose(chosen, section, _Around(around.whole, here, kinds))
+            inner = _check(chosen, section, _Around(around.whole, here, kinds))
             findings += [*wrong_kind, *inner.findings]
             values[key], sections[key] = inner.values, inner.model
     built, errors = _validate(model, values, sections)
     own = [_finding(model, values, error, around) for error in errors[: MAX_PROBLEMS + 1]]
     if not own:
-        return Diagnosis(values, findings, built)
+        return CheckedTable(values, findings, built)
     own = _without_echoes(own)
     for finding in own:
         if finding.path == around.path:  # the table as a whole
-            return Diagnosis({}, [*findings, *own], None)
+            return CheckedTable({}, [*findings, *own], None)
         if not finding.missing:
             values.pop(str(finding.path[len(around.path)]), None)  # whole lists and tables go, not elements
-    return Diagnosis(values, [*findings, *own], _validate(model, values, sections)[0])
+    return CheckedTable(values, [*findings, *own], _validate(model, values, sections)[0])
 
 
 def _validate(
