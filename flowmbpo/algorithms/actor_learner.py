@@ -46,7 +46,9 @@ class ActorLearner:
         loss = -self.return_scale(returns).mean()
         assert imagined.exploration is not None
         with autocast(self.train.precision, imagined.rewards.device):
-            through_policy = imagined.exploration.through_policy(loss, self.actor, imagined.latents)
+            through_policy = imagined.exploration.through_policy(
+                loss, self.actor, imagined.latents, limit=self.spec.rollout_grad_limit
+            )
         norm = self.optimizer.step(through_policy)
         return {
             "train/actor_loss": loss.detach(),

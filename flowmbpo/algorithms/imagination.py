@@ -60,16 +60,20 @@ class Exploration:
         result: tuple[Tensor, Tensor] = _Swept.apply(self._zeros, latents, next_latents, sweep)
         return result
 
-    def through_policy(self, loss: Tensor, actor: Actor, latents: Tensor) -> Tensor:
+    def through_policy(self, loss: Tensor, actor: Actor, latents: Tensor, *, limit: float = 0.0) -> Tensor:
         """A scalar with the gradient of `loss` with respect to the actor's weights; latents `[T, B, Z]`.
 
         Not finite where the loss or its gradient is not.
         """
-        return self.weighed(self.sensitivity(loss), actor, latents) + 0.0 * loss.detach()
+        return self.weighed(self.sensitivity(loss, limit=limit), actor, latents) + 0.0 * loss.detach()
 
-    def sensitivity(self, loss: Tensor) -> Tensor:
-        """The gradient of `loss` with respect to the mean of each action before tanh `[T, B, A]`."""
-        return torch.autograd.grad(loss, self._zeros)[0]
+    def sensitivity(self, loss: Tensor, *, limit: float = 0.0) -> Tensor:
+        """The gradient of `loss` with respect to the mean of each action before tanh `[T, B, A]`.
+
+        limit: `actor.rollout_grad_limit`.
+        """
+        gradient = torch.autograd.grad(loss, self._zeros)[0]
+        return limited(gradient, limit) if limit else gradient
 
     def weighed(self, sensitivity: Tensor, actor: Actor, latents: Tensor, rollouts: slice = slice(None)) -> Tensor:
         """The scalar whose gradient with respect to the actor's weights is what `rollouts` of the batch add to it."""
@@ -79,6 +83,17 @@ class Exploration:
 
 class _Backward(FunctionCtx):
     sweep: Sweep
+
+
+def limited(gradient: Tensor, limit: float) -> Tensor:
+    """Each rollout's gradient, scaled down to at most `limit` times the median length of those that are not zero.
+
+    gradient: `[T, B, A]`. Through stiff contact single gradients are many times longer than the others and point
+    anywhere; a limit on the norm of the sum leaves them their direction, this one takes them their weight.
+    """
+    lengths = gradient.square().sum((0, 2)).sqrt()
+    typical = torch.where(lengths > 0, lengths, torch.nan).nanmedian()
+    return gradient * (limit * typical / lengths).clamp(max=1.0).nan_to_num(1.0)[:, None]
 
 
 class _Swept(torch.autograd.Function):

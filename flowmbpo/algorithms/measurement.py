@@ -112,7 +112,7 @@ def _actor_gradient_snr(learner: PWM, states: Tensor, generator: torch.Generator
         returns = segment_returns(imagined.rewards, imagined.continues, values, gamma=learner.train.gamma)
     exploration, gradients = imagined.exploration, []
     assert exploration is not None
-    sensitivity = exploration.sensitivity(returns.mean())
+    sensitivity = exploration.sensitivity(returns.mean(), limit=learner.actor_spec.rollout_grad_limit)
     for first in range(0, len(chosen), rollouts):
         value = exploration.weighed(sensitivity, actor, imagined.latents, slice(first, first + rollouts))
         gradient = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)

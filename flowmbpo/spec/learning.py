@@ -20,6 +20,11 @@ class ActorSpec(Section):
     units: Widths = Field((400, 200, 100), description="hidden widths")
     learning_rate: LearningRate = Field(5e-4, description="Adam step size at the start")
     grad_norm: Norm = Field(1.0, description="gradient norm above which gradients are scaled down")
+    rollout_grad_limit: Annotated[float, Field(ge=0.0, le=1e9)] = Field(
+        0.0,
+        description="a rollout's gradient with respect to its actions is scaled down to this many times the median of "
+        "the update's rollouts, so that a few in stiff contact do not outweigh all others; 0: no limit",
+    )
     log_std_init: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.0, description="log sigma at the start")
     log_std_min: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.427, description="log sigma never falls below")
     activation: Literal["mish", "silu", "elu"] = Field("mish", description="of the hidden layers")

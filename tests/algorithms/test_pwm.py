@@ -7,7 +7,7 @@ import operator
 import pytest
 import torch
 
-from flowmbpo.algorithms.imagination import imagine, predicted
+from flowmbpo.algorithms.imagination import imagine, limited, predicted
 from flowmbpo.algorithms.learner_state import load_deployable_state
 from flowmbpo.algorithms.returns import segment_returns
 from flowmbpo.envs.pointmass import PointMassEnv
@@ -375,6 +375,31 @@ def test_the_weights_gradient_in_one_batch_is_the_one_through_the_rollout(reacti
     assert any(gradient.abs().max() > 1e-3 for gradient in direct)
     for one, other in zip(direct, batched, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def test_a_rollouts_gradient_is_limited_by_the_median_of_the_others():
+    gradient = torch.randn(5, 7, 2, generator=torch.Generator().manual_seed(0))
+    gradient[:, 3] *= 1e6
+    gradient[:, :2] = 0.0
+    lengths = gradient.square().sum((0, 2)).sqrt()
+    median = lengths[2:].median()
+    found = limited(gradient, 1.5)
+    torch.testing.assert_close(found.square().sum((0, 2)).sqrt(), lengths.clamp(max=1.5 * median))
+    torch.testing.assert_close(found[:, 3] / found[:, 3].norm(), gradient[:, 3] / gradient[:, 3].norm())
+    kept = lengths <= 1.5 * median
+    assert torch.equal(found[:, kept], gradient[:, kept])
+    assert torch.equal(limited(torch.zeros(2, 3, 1), 1.0), torch.zeros(2, 3, 1))
+    assert not limited(torch.full((2, 3, 1), torch.inf), 1.0).isfinite().any()
+
+
+def test_the_limit_on_a_rollouts_gradient_reaches_the_policy():
+    weights = []
+    for limit in (0.0, 1e9, 0.5):
+        algorithm = learner(actor={"rollout_grad_limit": limit})
+        run_epochs(algorithm, 0, 4)
+        weights.append(torch.cat([p.detach().flatten() for p in algorithm.actor.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_predicted_states_are_the_models_from_the_first_on_and_restart_with_the_episode():
