@@ -102,7 +102,7 @@ class Submission:
             now = here.parents[len(there.relative_to(directory).parts) - 1]
             found["tracking_uri"] = moved_store(found["tracking_uri"], directory, now).uri
             directory = now
-        found |= {"folder": here, "directory": directory, "request": JobRequest.model_validate(found["request"])}
+        found |= {"folder": here, "directory": directory, "request": JobRequest.of_document(found["request"])}
         return cls(**found | {key: tuple(found.get(key, ())) for key in ("seeds", "overrides", "names", "sweep")})
 
 

@@ -114,6 +114,17 @@ def test_jobs_are_found_by_id_and_task(make_submission):
         find_tasks("123_2")
 
 
+def test_what_was_submitted_is_not_judged_by_the_rules_of_today(make_submission):
+    submission = make_submission(request={"setup": ["module load cuda"], "cpus": 2})
+    document = json.loads(submission.files.submission.read_text())
+    document["request"] |= {"options": {"array": "0-9"}, "max_requeues": 0, "of_another_version": 1}
+    del document["request"]["memory_gb"]
+    submission.files.submission.write_text(json.dumps(document))
+    (found,) = submissions()
+    assert (found.request.options, found.request.max_requeues) == ({"array": "0-9"}, 0)
+    assert (found.request.setup, found.request.cpus, found.request.memory_gb) == (("module load cuda",), 2, 128.0)
+
+
 def test_a_submission_is_private_and_complete(make_submission):
     submission = make_submission(tracking_uri="http://me:secret@host", overrides=("train.gamma=0.9",))
     file = submission.folder / "submission.json"
