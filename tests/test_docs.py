@@ -19,6 +19,8 @@ PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSIT
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)(#[^)]*)?\)")
 COMMAND = re.compile(r"(?:^[ \t]*(?:\$ )?(?:[A-Z_]+=\S+ )*|(?:&&|[|;]|\bdo) )flowmbpo ([^`\n]+)", re.MULTILINE)
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"`((?:\w+/)+\w+\.py)\b(?:::(\w+))?")
+HISTORY = ("CHANGELOG.md", "log.md", "performance.md")  # speak of files that are no more
 OPERATOR = re.compile(r"[|&;<>()]+")  # of the shell: another command or a file follows
 QUICK, DRY = ("list", "schema", "show", "validate"), ("run", "submit")
 WHOLE = ("registry.md", "using-results.md")  # have tests that run them from top to bottom
@@ -33,6 +35,23 @@ def test_no_page_is_a_link():
 def test_links_lead_somewhere(page):
     broken = [target for target, _ in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
     assert not broken
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in HISTORY], ids=lambda page: page.name)
+def test_named_files_and_tests_exist(page):
+    """`room/file.py::test` is there, in the repository, the package or the tests; `x.py` stands for a new file."""
+    roots = [REPOSITORY / root for root in (".", "flowmbpo", "tests")]
+    for path, test in FILE.findall(page.read_text()):
+        if not path.endswith("/x.py"):
+            texts = [(root / path).read_text() for root in roots if (root / path).is_file()]
+            assert any(f"def {test}" in text if test else True for text in texts), (path, test)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_imports_work(page):
+    for _, block in FENCE.findall(page.read_text()):
+        for line in re.findall(r"^(?:import|from) flowmbpo.*$", block, re.MULTILINE):
+            exec(line, {})
 
 
 def test_no_experiment_is_called_better_without_ten_seeds_and_an_interval_above_one_half():

@@ -2,14 +2,18 @@
 
 import re
 import shlex
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.command import run_process
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "using-results.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^flowmbpo .*$", "\n".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)), re.MULTILINE)
+(PYTHON,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (SPACE,) = re.findall(r"```toml\n(\"actor.*?)```", PAGE, re.DOTALL)
 SHORT = {"sweep": ["--trials", 1, "--epochs", 2, "--device", "cpu"], "run": ["--epochs", 1, "--device", "cpu"]}
 OPTIONAL = {"--onnx": "onnxscript", "sweep": "optuna", "--out": "huggingface_hub"}
@@ -31,6 +35,8 @@ def test_every_command_runs(flowmbpo, tmp_path, monkeypatch):
     (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
     (tmp_path / "old.csv").write_text("frames,wall,return\n0,0,1\n2048,10,30\n", encoding="utf-8")
     assert flowmbpo("run", "pointmass", "--device", "cpu").code == 0
+    program = PYTHON + "\nassert actions.shape == (len(policy.input_example), 1), actions.shape\n"
+    run_process("-c", program, program=[sys.executable], folder=tmp_path)
     assert len(COMMANDS) >= 14
     for line in COMMANDS:
         words = shlex.split(line, comments=True)[1:]
