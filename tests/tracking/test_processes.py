@@ -20,15 +20,15 @@ from tests.tracking.mlflow_server import delivered, history, wait_for
 SCRIPT = Path(__file__).with_name("train_for_a_while.py")
 
 
-def start(folder, seed, points, pause=0.0):
+def start(folder, seed, points, pause, rest=0.0):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, str(SCRIPT), str(folder), str(seed), str(points), str(pause)]
+    line = [sys.executable, str(SCRIPT), str(folder), str(seed), str(points), str(pause), str(rest)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def killed_run(tmp_path) -> str:
     """A process that has logged 40 points and is killed before it could end its run."""
-    process = start(tmp_path, 0, 40, 0.01)
+    process = start(tmp_path, 0, 40, 0.01, rest=600.0)  # the signal may come late
     try:
         run_id = process.stdout.readline().strip()
         assert process.stdout.readline() == "logged\n", process.stderr.read()
