@@ -81,10 +81,6 @@ class Exploration:
         return (u * sensitivity[:, rollouts]).sum()
 
 
-class _Backward(FunctionCtx):
-    sweep: Sweep
-
-
 def limited(gradient: Tensor, limit: float) -> Tensor:
     """Each rollout's gradient, scaled down to at most `limit` times the median length of those that are not zero.
 
@@ -94,6 +90,10 @@ def limited(gradient: Tensor, limit: float) -> Tensor:
     lengths = gradient.square().sum((0, 2)).sqrt()
     typical = torch.where(lengths > 0, lengths, torch.nan).nanmedian()
     return gradient * (limit * typical / lengths).clamp(max=1.0).nan_to_num(1.0)[:, None]
+
+
+class _Backward(FunctionCtx):
+    sweep: Sweep
 
 
 class _Swept(torch.autograd.Function):
