@@ -8,7 +8,8 @@ import pytest
 import torch
 import warp as wp
 
-from flowmbpo.envs import AntEnv, ant_kernels, disturbance_kernels
+from flowmbpo.envs import AntEnv, ant_kernels, ant_step, disturbance_kernels
+from flowmbpo.envs.ant_gradients import simulate
 from flowmbpo.physics.runtime import start_warp
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -64,3 +65,27 @@ def test_step_neither_waits_nor_allocates_and_can_be_captured():
         graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(captured.obs, want)
+
+
+def _gradients(layout: str, device: str) -> list[torch.Tensor]:
+    """Results of one control step from running states, and the gradients of a loss on them, on the host."""
+    env = AntEnv(64, seed=3)
+    env.reset()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        obs = env.step(2 * torch.rand(64, 8, generator=generator) - 1).obs
+    actions = 2 * torch.rand(64, 8, generator=generator) - 1
+    given = (*env.get_state(), actions) if layout == "coordinates" else (torch.cat((obs, actions), 1),)
+    given = tuple(tensor.to(device).requires_grad_() for tensor in given)
+    results = ant_step(*given) if layout == "coordinates" else (simulate(given[0], layout, 16),)
+    loss = sum((result * (torch.rand(result.shape, generator=generator) - 0.5).to(device)).sum() for result in results)
+    return [tensor.detach().cpu() for tensor in (*results, *torch.autograd.grad(loss, given))]
+
+
+@needs_gpu
+@pytest.mark.parametrize("layout", ["coordinates", "observation"])
+def test_gradients_of_a_gpu_are_those_of_the_cpu(layout):
+    for on_gpu, on_cpu in zip(_gradients(layout, "cuda"), _gradients(layout, "cpu"), strict=True):
+        error = (on_gpu - on_cpu).norm(dim=1) / on_cpu.norm(dim=1).clamp_min(1e-6)
+        assert error.median() < 1e-4
+        assert error.quantile(0.9) < 1e-2  # a contact may be found on one side and not on the other
