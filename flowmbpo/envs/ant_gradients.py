@@ -129,7 +129,7 @@ def _launch(kernel: wp.Kernel, interval: int, *arrays: Tensor) -> None:
     values = [len(given), interval, *(array.data_ptr() for array in arrays)]
     if given.device.type == "cuda":
         stream = wp.stream_from_torch(torch.cuda.current_stream(given.device))
-        _run(_recorded(kernel, 0, len(given), wp.device_from_torch(given.device)), values, stream)
+        _run(_recorded(kernel, 0, len(given), str(given.device)), values, stream)
         return
     groups = math.ceil(len(given) / lanes.WIDTH)
     threads = max(1, min(torch.get_num_threads(), groups // _MIN_GROUPS_PER_THREAD))
@@ -142,7 +142,7 @@ def _launch(kernel: wp.Kernel, interval: int, *arrays: Tensor) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _recorded(kernel: wp.Kernel, first: int, threads: int, device: wp.Device | str) -> wp.Launch:
+def _recorded(kernel: wp.Kernel, first: int, threads: int, device: str) -> wp.Launch:
     """A launch whose further arguments are set when it is used: that costs a tenth of launching anew."""
     arguments = [first] + [0] * (len(kernel.adj.args) - 1)
     return wp.launch(kernel, threads, arguments, device=device, block_dim=32, record_cmd=True, record_tape=False)
