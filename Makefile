@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/flowmbpo run quickstart
 
 test: $(VENV)/.installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=30
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30
 
 # What a commit should pass: lint, types, and the tests that need no training, no server and no other process.
 check: lint

@@ -11,6 +11,11 @@ from tests.command import Outcome
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a real Slurm first: they mostly wait, and other files can use the processors meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of recorded reference data beside the repository; users of the repository alone do not have it."""
