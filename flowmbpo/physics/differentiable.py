@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-from flowmbpo.physics import ant, kernels_ant, kernels_leg, kernels_mass, lanes
+from flowmbpo.physics import ant, kernels_ant, kernels_leg, kernels_leg_mass, kernels_mass, lanes
 from flowmbpo.physics.formulas import Formula, Struct, interpret, rebuild, size
 from flowmbpo.physics.kernels_ant import ANGLES, HEIGHT, OMEGA, PX, PZ, QUATERNION, RATES, STATE_ROWS, VELOCITY
 from flowmbpo.physics.tracing import Graph, Number, Result, Segment
@@ -21,8 +21,8 @@ BODY = TORSO + ant.NUM_LEGS * HINGES
 MOTION = 13  # w, v, a, e and height of the torso, as `leg_wrench` takes them
 WRENCH = 6
 TORQUES = 2 * ant.NUM_LEGS
-BLOCK = size(kernels_leg.empty_root_block)
-FACTOR = size(kernels_leg.empty_leg_factor)
+BLOCK = size(kernels_leg_mass.empty_root_block)
+FACTOR = size(kernels_leg_mass.empty_leg_factor)
 INVERSE = size(kernels_mass.empty_root_inverse)
 FACTORS = INVERSE + ant.NUM_LEGS * FACTOR
 START = BODY + TORQUES + 4  # body, motor torques, world up in anchor axes, height
@@ -44,7 +44,7 @@ def _formulas(graph: Graph) -> SimpleNamespace:
 
     graph.replaced[kernels_leg.cos_sin] = cos_sin
     functions: tuple[Formula, ...] = (
-        *(kernels_leg.add_leg, kernels_leg.leg_wrench, kernels_mass.rotation, kernels_mass.torso_block),
+        *(kernels_leg_mass.add_leg, kernels_leg.leg_wrench, kernels_mass.rotation, kernels_mass.torso_block),
         *(kernels_mass.complete, kernels_mass.sym_times, kernels_mass.times, kernels_mass.transposed_times),
         *(kernels_ant.torso_motion, kernels_ant.torso_wrench, kernels_ant.anchor_wrench, kernels_ant.eliminate),
         *(kernels_ant.move_leg, kernels_ant.move_torso, kernels_ant.to_world),
@@ -77,14 +77,14 @@ def _begin(graph: Graph, rows: list[Number]) -> Result:
 def _inertia(graph: Graph, angles: list[Number], mount: list[Number]) -> Result:
     """What a leg adds to the root block, and its factor in torso axes."""
     leg = rebuild(kernels_leg.empty_leg, [*angles, 0.0, 0.0, 0.0, 0.0])
-    return _formulas(graph).add_leg(rebuild(kernels_leg.empty_root_block, [0.0] * BLOCK), leg, mount)
+    return _formulas(graph).add_leg(rebuild(kernels_leg_mass.empty_root_block, [0.0] * BLOCK), leg, mount)
 
 
 def _complete(graph: Graph, block: list[Number], factors: list[Number], torso: list[Number]) -> Result:
     """Sum of the legs' blocks, the legs' factors in torso axes -> FACTORS in anchor axes."""
     f = _formulas(graph)
-    legs = [rebuild(kernels_leg.empty_leg_factor, part) for part in _legs(factors)]
-    whole = rebuild(kernels_leg.empty_root_block, block) + f.torso_block(0.0, kernels_mass.M0)
+    legs = [rebuild(kernels_leg_mass.empty_leg_factor, part) for part in _legs(factors)]
+    whole = rebuild(kernels_leg_mass.empty_root_block, block) + f.torso_block(0.0, kernels_mass.M0)
     return f.complete(whole, *legs, rebuild(kernels_ant.empty_torso, torso))
 
 
@@ -111,7 +111,7 @@ def _move(graph: Graph, body: list[Number], forces: list[Number], factors: list[
     torso = rebuild(kernels_ant.empty_torso, body)
     torques = _legs(forces[WRENCH:])
     inverse = rebuild(kernels_mass.empty_root_inverse, factors)
-    legs = [rebuild(kernels_leg.empty_leg_factor, part) for part in _legs(factors[INVERSE:])]
+    legs = [rebuild(kernels_leg_mass.empty_leg_factor, part) for part in _legs(factors[INVERSE:])]
     moment, force = f.anchor_wrench(torso, _turned(f, torso), vec3(forces[:3]), vec3(forces[3:6]))
     for leg, torque in zip(legs, torques, strict=True):
         moment, force = f.eliminate(leg, *torque, moment, force)

@@ -14,17 +14,8 @@ precision with the distance that the Ant has walked.
 import warp as wp
 
 from flowmbpo.physics import ant
-from flowmbpo.physics.kernels_leg import (
-    RADIUS,
-    Leg,
-    LegFactor,
-    Mat3,
-    add_leg,
-    contact_force,
-    empty_leg,
-    leg_wrench,
-    mount_of,
-)
+from flowmbpo.physics.kernels_leg import RADIUS, Leg, contact_force, empty_leg, leg_wrench, mount_of
+from flowmbpo.physics.kernels_leg_mass import LegFactor, Mat3, add_leg
 from flowmbpo.physics.kernels_mass import (
     I0_XX,
     I0_XY,

@@ -1,7 +1,7 @@
 """The factorised mass matrix of the Ant, as Warp functions of either lane type: legs eliminated, root block inverted.
 
-Not the dynamics: `kernels_leg.add_leg` gives the parts, here they are put together in torso axes and carried over into
-those of the anchor (see `kernels_ant`).
+Not the dynamics: `kernels_leg_mass.add_leg` gives the parts, here they are put together in torso axes and carried over
+into those of the anchor (see `kernels_ant`).
 """
 
 # Function bodies are Warp's language, which has its own types.
@@ -11,7 +11,7 @@ from typing import TypeAlias
 import warp as wp
 
 from flowmbpo.physics import ant
-from flowmbpo.physics.kernels_leg import LegFactor, Mat3, RootBlock, Sym3, empty_mat3, empty_root_block, empty_sym3
+from flowmbpo.physics.kernels_leg_mass import LegFactor, Mat3, RootBlock, Sym3, empty_mat3, empty_root_block, empty_sym3
 from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name)
     Scalar,
     Struct,
