@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import flowmbpo
-from flowmbpo.cluster.submission import Submission, all_submissions
+from flowmbpo.cluster.submission import Submission, all_submissions, submission_folders
 from flowmbpo.runs.files import atomic_folder, locked
 from flowmbpo.runs.layout import QueueFiles
 from flowmbpo.tracking import code_state
@@ -50,13 +50,19 @@ def missing(submission: Submission) -> str:
 
 
 def prune(jobs: Path, ended: Collection[Path]) -> None:
-    """Remove the copies that no job needs any more; `ended` are the folders of submissions whose tasks are all over."""
+    """Remove the copies that no job needs any more; `ended` are the folders of submissions whose tasks are all over.
+
+    None is removed while a submission cannot be read, because which one that needs is not known.
+    """
     if not QueueFiles(jobs).code.is_dir():
         return
     with locked(QueueFiles(jobs).code_lock, 0.0) as file:  # else somebody is submitting
         if file is None:
             return
-        needed = {submission.code for submission in all_submissions(jobs) if submission.folder not in ended}
+        known = all_submissions(jobs)
+        if len(known) < len(submission_folders(jobs)):
+            return
+        needed = {submission.code for submission in known if submission.folder not in ended}
         for copy in QueueFiles(jobs).code.iterdir():
             if copy.name not in needed:
                 shutil.rmtree(copy, ignore_errors=True)

@@ -188,12 +188,17 @@ def submissions(jobs: Path = JOBS) -> list[Submission]:
 
 
 def all_submissions(jobs: Path) -> list[Submission]:
-    """Also those that no cluster has taken yet, in any order. Damaged folders are passed over."""
+    """Also those that no cluster has taken yet, in any order. Damaged ones are passed over."""
     found = []
-    for folder in jobs.iterdir() if jobs.is_dir() else ():
+    for folder in submission_folders(jobs):
         with suppress(ValueError, TypeError, KeyError):
             found.append(Submission.load(folder))
     return found
+
+
+def submission_folders(jobs: Path) -> list[Path]:
+    """Those of all submissions, damaged ones among them."""
+    return [file.parent for file in jobs.glob(f"*/{JobFiles(jobs).submission.name}")]
 
 
 def find_tasks(selector: str, jobs: Path = JOBS) -> list[Task]:

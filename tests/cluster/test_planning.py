@@ -144,6 +144,11 @@ def test_code_is_copied_once_and_removed_with_the_last_job(make_submission, dire
     with locked(QueueFiles(jobs).code_lock):
         snapshot.prune(jobs, {one.folder, two.folder})
     assert copy.is_dir()  # somebody is submitting
+    document = two.files.submission.read_text()
+    two.files.submission.write_text(document[:-20])
+    snapshot.prune(jobs, {one.folder, two.folder})
+    assert copy.is_dir()  # who knows what the damaged one needs
+    two.files.submission.write_text(document)
     snapshot.prune(jobs, {one.folder, two.folder})
     assert not copy.exists()
 
