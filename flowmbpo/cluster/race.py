@@ -41,7 +41,7 @@ def withdraw(submission: Submission, element: int) -> None:
     for rival in lost:
         for task in rival.members(element):
             task.files.cancelled.write_text(f"{first} was ready first", encoding="utf-8")
-    taken = [rival.element_id(element) for rival in lost if rival.job_id and rival != submission]
+    taken = [one.element_id(element) for one in lost if one.job_id and one.folder.name != submission.folder.name]
     with suppress(WorkFailed):  # they notice by themselves when they start
         if taken:
             slurm_queue.cancel(taken)

@@ -125,6 +125,9 @@ def test_one_of_a_race_wins_and_the_others_are_told(make_submission, programs):
     assert one.tasks[1].files.cancelled.read_text() == "2_1 was ready first"
     assert not other.tasks[1].is_cancelled
     assert "scancel 1_1" in calls.read_text()
+    before = calls.read_text()
+    race.withdraw(replace(one, job_id=""), 1)  # as it was known before Slurm had taken it: still the same job
+    assert calls.read_text() == before
     assert race.won(make_submission(stamp="alone"), 0)
 
 
