@@ -78,7 +78,7 @@ def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[R
     if device != "cpu":
         hours = spec.expected.hours if spec.expected else None
         expected = f"; the registry expects {hours[0]:g} to {hours[1]:g} hours on a suitable GPU" if hours else ""
-        return Forecast(spec.name, count, None, f"it has not run on a {device or 'GPU'} yet{expected}")
+        return Forecast(spec.name, count, None, f"this store has no run of it on {device or 'a GPU'}{expected}")
     work = estimate(spec).epoch_gflop
     seconds = (_FIXED_GFLOP + _PER_GFLOP * work) / gigaflops()
     busy, cpus = os.getloadavg()[0], usable_cpus()
