@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.installed
 	$(BIN)/flowmbpo run quickstart
 
+# Three processes for two cores, because tests of a real Slurm mostly wait.
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30
 

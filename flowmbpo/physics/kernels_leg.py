@@ -29,7 +29,6 @@ from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name
     cross,
     div,
     dot,
-    empty_vec3,
     lane_struct,
     maximum,
     minimum,

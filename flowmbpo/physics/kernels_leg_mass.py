@@ -29,7 +29,6 @@ from flowmbpo.physics.kernels_leg import (
     leg_yaw,
 )
 from flowmbpo.physics.lanes import (  # noqa: F401 (Warp finds operators by name)
-    Scalar,
     Struct,
     Vec3,
     add,
