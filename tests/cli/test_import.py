@@ -84,6 +84,7 @@ def test_wandb_offline_run(flowmbpo, here, monkeypatch):
     with wandb.init(project="old", mode="offline", dir=here) as run:
         for step in range(3):
             run.log({"reward": 2.5 * step, "text": "x" * 40_000})  # longer than a block of the file
+    wandb.teardown()  # its process has now written all of it
     (folder,) = (here / "wandb").glob("offline-run-*")
     command = ["import", folder, "--as", "wandb", "--map", f"{R}=reward", "--steps-per", 100]
     outcome = flowmbpo(*command)
