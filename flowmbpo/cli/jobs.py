@@ -50,6 +50,13 @@ def jobs(
     """Show the jobs submitted from this directory: what waits for what, which epoch is reached, what failed why."""
     if watch and as_json:
         raise UserError("--watch shows a table again and again; --json is one document: leave one of them out")
+    from flowmbpo.cluster.submission import read_submissions
+
+    for file, reason in read_submissions(JOBS)[1].items():
+        tables.say(
+            f"warning: {file}: {reason}. Its job is not shown, and the code of all jobs is kept; "
+            f"remove {file.parent} once it is not needed"
+        )
     rows, hours = _rows(everything, tracking_uri)
     if as_json:
         tables.print_json([row.document() for row in rows])

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import flowmbpo
-from flowmbpo.cluster.submission import Submission, all_submissions, submission_folders
+from flowmbpo.cluster.submission import Submission, read_submissions
 from flowmbpo.runs.files import atomic_folder, locked
 from flowmbpo.runs.layout import QueueFiles
 from flowmbpo.tracking import code_state
@@ -59,8 +59,8 @@ def prune(jobs: Path, ended: Collection[Path]) -> None:
     with locked(QueueFiles(jobs).code_lock, 0.0) as file:  # else somebody is submitting
         if file is None:
             return
-        known = all_submissions(jobs)
-        if len(known) < len(submission_folders(jobs)):
+        known, damaged = read_submissions(jobs)
+        if damaged:
             return
         needed = {submission.code for submission in known if submission.folder not in ended}
         for copy in QueueFiles(jobs).code.iterdir():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -189,16 +188,20 @@ def submissions(jobs: Path = JOBS) -> list[Submission]:
 
 def all_submissions(jobs: Path) -> list[Submission]:
     """Also those that no cluster has taken yet, in any order. Damaged ones are passed over."""
-    found = []
-    for folder in submission_folders(jobs):
-        with suppress(ValueError, TypeError, KeyError):
-            found.append(Submission.load(folder))
-    return found
+    return read_submissions(jobs)[0]
 
 
-def submission_folders(jobs: Path) -> list[Path]:
-    """Those of all submissions, damaged ones among them."""
-    return [file.parent for file in jobs.glob(f"*/{JobFiles(jobs).submission.name}")]
+def read_submissions(jobs: Path) -> tuple[list[Submission], dict[Path, str]]:
+    """All submissions, and the files of those that cannot be read with what is wrong there."""
+    found, damaged = [], {}
+    for file in jobs.glob(f"*/{JobFiles(jobs).submission.name}"):
+        try:
+            found.append(Submission.load(file.parent))
+        except KeyError as error:
+            damaged[file] = f"{error} is missing"
+        except (ValueError, TypeError) as error:
+            damaged[file] = str(error)
+    return found, damaged
 
 
 def find_tasks(selector: str, jobs: Path = JOBS) -> list[Task]:

@@ -131,3 +131,16 @@ def test_a_submission_is_private_and_complete(make_submission):
     assert file.stat().st_mode & 0o077 == 0
     assert Submission.load(submission.folder) == submission
     assert submission.submitted("7") == replace(submission, job_id="7") == Submission.load(submission.folder)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{}", "'folder' is missing"), ("{", "submission.json")])
+def test_a_submission_that_cannot_be_read_is_named(make_submission, programs, flowmbpo, text, reason):
+    programs(squeue="exit 0", sacct="exit 0")
+    make_submission(stamp="good", job_id="1")
+    damaged = make_submission(stamp="damaged", job_id="2")
+    damaged.files.submission.write_text(text)
+    done = flowmbpo("jobs", "--json")
+    assert done.code == 0, done.text
+    assert [row["job"] for row in done.json()] == ["1_0", "1_1"]
+    assert f"warning: runs/jobs/{damaged.folder.name}/submission.json: " in done.err
+    assert reason in done.err
