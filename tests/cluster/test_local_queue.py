@@ -104,7 +104,7 @@ def test_tasks_outlive_the_submitting_shell(submit, directory, make_submission):
     shell = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     shell.wait(60)
     (submission,) = submissions()
-    until(lambda: states(submission) == ["RUNNING"])
+    until(lambda: submission.tasks[0].state.pid)
     with pytest.raises(ProcessLookupError):  # the shell's session is gone, with all that belonged to it
         os.killpg(shell.pid, signal.SIGHUP)
     assert os.getsid(submission.tasks[0].state.pid) == submission.tasks[0].state.pid
