@@ -90,6 +90,33 @@ def test_the_plan_uses_the_recipe_that_learns(registry, name):
     assert (spec.actor.units, spec.critic.units, spec.critic.ensemble) == ((400, 200, 100), (400, 200), 3)
 
 
+# What may differ between an entry of the `latent` family and that of the plan: sizes, and how many of everything.
+SCALED_DOWN = {
+    "actor": {"average_decay", "units", "updates"},
+    "critic": {"minibatches", "units"},
+    "evaluation": {"interval"},
+    "train": {
+        "checkpoint_interval",
+        "max_epochs",
+        "num_envs",
+        "replay_capacity",
+        "warmup_epochs",
+        "wm_batch_size",
+        "wm_sequence_length",
+        "wm_updates",
+    },
+    "world_model": {"latent_dim", "reward_units", "units"},
+}
+
+
+@pytest.mark.parametrize("role", ["baseline", "flow-v1", "flow-v2", "flow-v3"])
+def test_a_latent_entry_is_the_plans_but_smaller(registry, role):
+    small, planned = (registry.resolve(f"{family}-{role}").spec.model_dump() for family in ("latent", "5M"))
+    for section in ("env", "world_model", "actor", "critic", "train", "evaluation"):
+        differing = {key for key in small[section] if small[section][key] != planned[section][key]}
+        assert differing <= SCALED_DOWN.get(section, set()), section
+
+
 @pytest.mark.parametrize(
     ("name", "peak", "stability", "hours", "confidence"),
     [
