@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flowmbpo.models.reflection import Reflection
+
 
 class RunningMoments:
     """Mean and variance of everything seen so far, merged batch by batch (Chan, Golub and LeVeque 1983).
@@ -53,20 +55,33 @@ class RunningMoments:
 
 
 class ObservationNormalizer:
-    """o -> (o - mean) / std per feature, within +-`limit`; the identity when switched off."""
+    """o -> (o - mean) / std per feature, within +-`limit`; the identity when switched off.
+
+    With a `reflection` every observation is counted with its mirror image, so that a normalised observation can be
+    reflected as a raw one can.
+    """
 
     MIN_STD = 0.01  # a feature that hardly moves is not blown up to noise
 
-    def __init__(self, obs_dim: int, device: torch.device, *, enabled: bool, limit: float) -> None:
+    def __init__(
+        self,
+        obs_dim: int,
+        device: torch.device,
+        *,
+        enabled: bool,
+        limit: float,
+        reflection: Reflection | None = None,
+    ) -> None:
         self.enabled = enabled
         self.limit = limit
+        self.reflection = reflection
         self.moments = RunningMoments((obs_dim,), device)
         self._refresh()
 
     def update(self, obs: Tensor) -> None:
         """Take in observations `[..., O]`."""
         if self.enabled:
-            self.moments.update(obs)
+            self.moments.update(obs if self.reflection is None else torch.cat((obs, self.reflection.observation(obs))))
             self._refresh()
 
     def __call__(self, obs: Tensor) -> Tensor:

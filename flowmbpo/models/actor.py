@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowmbpo.models.activations import Activation, Saved, find_activation
 from flowmbpo.models.chain import chain, run, worth_it
 from flowmbpo.models.layers import at_least_float32, latent_input
+from flowmbpo.models.reflection import Reflection
 
 
 class ActivatedNorm(nn.Module):
@@ -54,7 +55,12 @@ class LowerBound(torch.autograd.Function):
 
 
 class Actor(nn.Module):
-    """u ~ N(mu(z), sigma), action = tanh(u), with sigma independent of the state."""
+    """u ~ N(mu(z), sigma), action = tanh(u), with sigma independent of the state.
+
+    With a `reflection` M, mu(z) = (f(z) + M f(M z)) / 2 of the network f: in the mirror the policy acts as its mirror
+    image, mu(M z) = M mu(z), whatever the weights are (averaged over the group as in van der Pol et al.,
+    arXiv 2006.16908). z must be what the reflection is about, an observation.
+    """
 
     def __init__(
         self,
@@ -66,9 +72,11 @@ class Actor(nn.Module):
         log_std_init: float,
         log_std_min: float,
         standardize: int | None = None,
+        reflection: Reflection | None = None,
     ) -> None:
         super().__init__()
         self.input = latent_input(standardize)
+        self.reflection = reflection
         widths = [latent_dim, *units]
         self._activation = find_activation(activation)
         self.trunk = nn.Sequential(*(ActivatedNorm(a, b, self._activation) for a, b in itertools.pairwise(widths)))
@@ -88,6 +96,12 @@ class Actor(nn.Module):
 
     def mean_before_tanh(self, z: Tensor) -> Tensor:
         """mu: z `[..., Z]` -> `[..., A]`."""
+        if self.reflection is None:
+            return self._of_network(z)
+        straight, reflected = self._of_network(torch.stack((z, self.reflection.observation(z))))
+        return (straight + self.reflection.action(reflected)) / 2
+
+    def _of_network(self, z: Tensor) -> Tensor:
         if worth_it(z, self._weights):
             x = self.input(z)
             return chain(x.reshape(-1, x.shape[-1]), self._activation, self._weights).view(*x.shape[:-1], -1)
@@ -97,6 +111,9 @@ class Actor(nn.Module):
     def linearized(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """mu `[B, A]` of z `[B, Z]`, a latent on no simplices, and how a gradient goes back from there to z."""
         assert isinstance(self.input, nn.Identity)
+        reflection = self.reflection
+        if reflection is not None:
+            z = torch.cat((z, reflection.observation(z)))
         mean, gradients = run(z, self._activation, self._weights)
         needed = [True] + [False] * len(self._weights)
 
@@ -105,7 +122,15 @@ class Actor(nn.Module):
             assert of_z is not None
             return of_z
 
-        return mean, pull_back
+        if reflection is None:
+            return mean, pull_back
+
+        def pull_back_both(gradient: Tensor) -> Tensor:
+            straight, reflected = pull_back(torch.cat((gradient, reflection.action(gradient))) / 2).chunk(2)
+            return straight + reflection.observation(reflected)
+
+        straight, reflected = mean.chunk(2)
+        return (straight + reflection.action(reflected)) / 2, pull_back_both
 
     def mean_action(self, z: Tensor) -> Tensor:
         """The deterministic policy tanh(mu): z `[..., Z]` -> `[..., A]`."""

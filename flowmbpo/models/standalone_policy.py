@@ -69,7 +69,15 @@ class Policy:
 
     def actions(self, obs: Tensor) -> Tensor:
         """`predict` for tensors: (N, O) -> (N, A)."""
-        return self._act(self._encode(obs))
+        z = self._encode(obs)
+        if "actor/reflection.action_sign" not in self._weights:
+            return self._before_tanh(z).tanh()
+        straight, reflected = self._before_tanh(torch.stack((z, self._reflect("observation", z))))
+        return ((straight + self._reflect("action", reflected)) / 2).tanh()
+
+    def _reflect(self, what: str, x: Tensor) -> Tensor:
+        source, sign = (self._weights[f"actor/reflection.{what}_{part}"] for part in ("source", "sign"))
+        return x.index_select(-1, source) * sign
 
     def _encode(self, x: Tensor) -> Tensor:
         if self._normalize:
@@ -84,13 +92,13 @@ class Policy:
             x = _group_softmax(x, self._group) if last else self._model_activation(x)
         return x
 
-    def _act(self, x: Tensor) -> Tensor:
+    def _before_tanh(self, x: Tensor) -> Tensor:
         if self._standardizes:
             x = self._group * x - 1
         for index in range(self._count("actor/trunk.{}.linear.weight")):
             name = f"actor/trunk.{index}"
             x = self._norm(f"{name}.norm", self._actor_activation(self._linear(f"{name}.linear", x)))
-        return self._linear("actor/mean", x).tanh()
+        return self._linear("actor/mean", x)
 
     def _count(self, pattern: str) -> int:
         return next(index for index in range(1000) if pattern.format(index) not in self._weights)

@@ -28,6 +28,11 @@ class ActorSpec(Section):
     log_std_init: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.0, description="log sigma at the start")
     log_std_min: Annotated[float, Field(ge=-20.0, le=2.0)] = Field(-1.427, description="log sigma never falls below")
     activation: Literal["mish", "silu", "elu"] = Field("mish", description="of the hidden layers")
+    symmetric: bool = Field(
+        False,
+        description="whether the policy acts in the mirror as its own mirror image, left and right exchanged; "
+        "for an Ant whose observation is the latent",
+    )
     updates: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description='actor updates per epoch; more than one with imagination = "from_visited" only'
     )

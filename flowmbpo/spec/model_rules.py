@@ -87,6 +87,12 @@ RULES = (
             ("world_model.kind", "gaussian"): {
                 "world_model.encoder": ("observation", "Gaussian noise leaves the simplices of a learned latent"),
             },
+            ("actor.symmetric", True): {
+                "env.kind": ("ant", "the mirror image of another body is not known"),
+                "env.hidden_velocities": (False, "the mirror image of a part of an observation is not known"),
+                "env.observation_stack": (1, "the mirror image of several observations is not known"),
+                "world_model.encoder": ("observation", "the mirror image of a learned latent is not known"),
+            },
         }
     ),
     *requirements(

@@ -109,4 +109,4 @@ def _requirement(
 
 
 def _word(value: object) -> str:
-    return "empty" if value == () else f'"{value}"' if isinstance(value, str) else str(value)
+    return "empty" if value == () else json.dumps(value)

@@ -12,7 +12,7 @@ from torch import nn
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.pwm import PWM
-from flowmbpo.envs import make_env
+from flowmbpo.envs import ant_reflection, make_env
 from flowmbpo.envs.contract import Env
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.critic import Critic
@@ -21,11 +21,13 @@ from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
 from flowmbpo.models.noise_flow import NoiseFlowDynamics
+from flowmbpo.models.reflection import Reflection, SignedPermutation
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 from flowmbpo.spec import extensions
 from flowmbpo.spec.model_rules import DISTURBANCES
 from flowmbpo.spec.schema import (
+    ActorSpec,
     AntEnvSpec,
     EnvSpec,
     Experiment,
@@ -103,7 +105,9 @@ def build_normalizers(experiment: Experiment, device: torch.device) -> tuple[Obs
     train = experiment.train
     limit = math.inf if isinstance(experiment.world_model, SimulatorWorldModelSpec) else OBSERVATION_LIMIT
     enabled, size = train.normalize_observations, experiment.env.observation_dim
-    return ObservationNormalizer(size, device, enabled=enabled, limit=limit), Scale(train.reward_scaling, device)
+    reflection = build_reflection(experiment.actor, device)
+    observations = ObservationNormalizer(size, device, enabled=enabled, limit=limit, reflection=reflection)
+    return observations, Scale(train.reward_scaling, device)
 
 
 def build_env(spec: EnvSpec, num_envs: int, seed: int, device: str) -> Env:
@@ -236,7 +240,16 @@ def build_actor(experiment: Experiment, action_dim: int) -> Actor:
         log_std_init=spec.log_std_init,
         log_std_min=spec.log_std_min,
         standardize=standardized_groups(experiment.world_model),
+        reflection=build_reflection(spec, torch.device("cpu")),
     )
+
+
+def build_reflection(spec: ActorSpec, device: torch.device) -> Reflection | None:
+    """The Ant in the mirror, for a policy that is to be symmetric; the registry's rules refuse it to any other body."""
+    if not spec.symmetric:
+        return None
+    image = Reflection(SignedPermutation(*ant_reflection.OBSERVATION), SignedPermutation(*ant_reflection.ACTION))
+    return image.to(device)
 
 
 def build_critic(experiment: Experiment) -> Critic:

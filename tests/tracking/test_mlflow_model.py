@@ -70,10 +70,13 @@ def test_standalone_policy_acts_as_the_evaluated_one(tmp_path, changes):
     )
 
 
-def test_a_policy_trained_on_the_simulator(tmp_path):
-    """It has no encoder, and sees observations of any size."""
-    spec = load_registry(REPOSITORY / "experiments.toml").resolve("shac-quick").spec
+@pytest.mark.parametrize("name", ["shac", "shac-long"])
+def test_a_policy_trained_on_the_simulator(tmp_path, name):
+    """It has no encoder, and sees observations of any size; one of the two is symmetric."""
+    spec = load_registry(REPOSITORY / "experiments.toml").resolve(name).spec
+    assert spec.actor.symmetric == (name == "shac-long")
     actor = build_actor(spec, spec.env.action_dim)
+    torch.nn.init.normal_(actor.mean.weight, std=0.1)
     observations, _ = build_normalizers(spec, torch.device("cpu"))
     obs = 20 * torch.randn(64, spec.env.observation_dim, generator=torch.Generator().manual_seed(1))
     observations.update(obs / 20)
