@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from flowmbpo.cluster.submission import Submission
     from flowmbpo.spec.registry import Registry
 
+    Draft = Callable[[str, JobRequest], Submission]  # of an experiment's name and what its job asks for
+
 
 def drafts_of(
     placement: Placement,
     registry: Registry,
     names: Sequence[str],
     overrides: Sequence[str],
-    draft: Callable[[str, JobRequest], Submission],
+    draft: Draft,
 ) -> list[Submission]:
     """One for each experiment; what it asks for is the registry's, the user's file's and the options'."""
     from flowmbpo.cluster import request

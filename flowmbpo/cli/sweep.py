@@ -17,9 +17,9 @@ from flowmbpo.errors import UserError
 from flowmbpo.tracking.store import check_database, resolve_store
 
 if TYPE_CHECKING:
+    from flowmbpo.cli.sending import Draft
     from flowmbpo.cluster.request import JobRequest
     from flowmbpo.cluster.submission import Submission
-    from flowmbpo.spec.registry import Registry
     from flowmbpo.training.sweep import Found
 
 
@@ -59,7 +59,16 @@ def sweep(
             raise UserError("--device is for this process; with --submit a job's device follows from --gpus")
         limits = [] if epochs is None else ["--epochs", str(epochs)]
         arguments = ("--trials", str(trials), "--seeds", str(seeds), *limits)
-        _submit(found, name, overrides or [], space, trials, epochs, arguments, placement, tracking_uri, as_json)
+        from flowmbpo.cluster import planning
+        from flowmbpo.training.study import require_optuna
+
+        require_optuna()
+        store = resolve_store(tracking_uri)
+        check_database(store)
+        usual = planning.drafts(placement.where(), (0,), overrides or [], "", store.uri)
+        worker = _worker(usual, space, trials, arguments)
+        jobs = drafts_of(placement, found, [name], overrides or [], worker)
+        send(jobs, placement, found, store, as_json, epochs=epochs)
         return
     if placement != Placement(cluster_file=placement.cluster_file, dry_run=placement.dry_run):
         raise UserError("the options of jobs need --submit; without it the search runs in this process")
@@ -84,26 +93,8 @@ def sweep(
         _show(name, result)
 
 
-def _submit(
-    registry: Registry,
-    name: str,
-    overrides: list[str],
-    space: Path,
-    trials: int,
-    epochs: int | None,
-    arguments: tuple[str, ...],
-    placement: Placement,
-    tracking_uri: str | None,
-    as_json: bool,
-) -> None:
-    """Send an array of workers, each of which is this command."""
-    from flowmbpo.cluster import planning
-    from flowmbpo.training.study import require_optuna
-
-    require_optuna()
-    store = resolve_store(tracking_uri)
-    check_database(store)
-    usual = planning.drafts(placement.where(), (0,), overrides, "", store.uri)
+def _worker(usual: Draft, space: Path, trials: int, arguments: tuple[str, ...]) -> Draft:
+    """What makes of a request an array of workers, each of which is this command."""
 
     def draft(name: str, request: JobRequest) -> Submission:
         workers = range(min(trials, request.parallel or 1))
@@ -115,7 +106,7 @@ def _submit(
             space=space.read_text(encoding="utf-8"),
         )
 
-    send(drafts_of(placement, registry, [name], overrides, draft), placement, registry, store, as_json, epochs=epochs)
+    return draft
 
 
 def _show(name: str, found: Found) -> None:

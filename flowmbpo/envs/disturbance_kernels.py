@@ -8,22 +8,15 @@ follows from the seed, the environment and its count of steps, so none is stored
 # mypy: ignore-errors
 import warp as wp
 
-from flowmbpo.envs.ant_kernels import NUM_ACTIONS, OBS_DIM, stream_of, uniform
+from flowmbpo.envs.ant_kernels import NUM_ACTIONS, OBS_DIM
+from flowmbpo.envs.random_kernels import normal, stream_of, uniform
 
 FIRST_ACTION = wp.constant(OBS_DIM - NUM_ACTIONS)  # of the observation
 SALT = wp.constant(wp.int64(0x5DEECE66D))  # keeps these streams apart from those of the starts
-TWO_PI = wp.constant(6.283185307179586)
 # Draws of one step's stream: the delay, two for the normal number of each torque, then of each observed number, of the
 # old episode and of the new one.
 DELAY, TORQUE, BEFORE, AFTER = (wp.constant(i) for i in (0, 1, 64, 256))
 PAYLOAD = wp.constant(64)  # draw of the episode's own stream; the start takes those below
-
-
-@wp.func
-def normal(stream: wp.uint64, draw: int) -> float:
-    """Standard normal number from draws `draw` and `draw` + 1 (Box and Muller)."""
-    u = 0.5 + uniform(stream, draw, 0.5)
-    return wp.sqrt(-2.0 * wp.log(u)) * wp.cos(TWO_PI * uniform(stream, draw + 1, 0.5))
 
 
 @wp.func
