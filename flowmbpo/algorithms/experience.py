@@ -70,6 +70,10 @@ class Collector:
         self._replays = replays
         self.obs = env.reset().clone()
 
+    def restart(self) -> None:
+        """Begin new episodes everywhere, after others used the environments."""
+        self.obs.copy_(self.env.reset())
+
     def step(self, t: int, actions: Tensor) -> Tensor:
         """Take step `t` of the epoch; returns (a copy of) which episodes ended with it `[N]`, bool."""
         step = self.env.step(actions)

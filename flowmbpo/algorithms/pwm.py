@@ -113,12 +113,13 @@ class PWM:
 
     # --- one epoch ---------------------------------------------------------------------------------------------------
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Set the learning rates of `epoch`, counted from 0."""
+    def begin_epoch(self, epoch: int) -> str:
+        """Set the learning rates of `epoch`, counted from 0; the policy stays the same one."""
         self.epoch = epoch
         progress, final = epoch / self.train.max_epochs, self.train.final_learning_rate
         for optimizer in self.optimizers.values():
             optimizer.learning_rate = scheduled_rate(optimizer.initial_rate, final, progress, self.train.lr_schedule)
+        return ""
 
     @property
     def phases(self) -> Sequence[tuple[str, Callable[[], Statistics]]]:

@@ -108,6 +108,12 @@ class TrainSpec(Section):
         "simulator only)",
     )
     max_epochs: PositiveInt = Field(description="epochs of training; the learning-rate schedule ends here")
+    starts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1,
+        description="how many learners, from different weights, begin the run one after the other; the one that earned "
+        "most goes on",
+    )
+    start_epochs: PositiveInt = Field(1000, description="epochs of each of several starts")
     num_envs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="environments simulated side by side")
     wm_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1024, description="sequences of horizon + 1 observations per model update"

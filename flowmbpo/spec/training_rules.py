@@ -132,6 +132,17 @@ RULES = (
         "use at most {starts:,}, or more environments",
     ),
     Rule(
+        "train.starts",
+        lambda v: (
+            v.train.starts > 1
+            and (trying := v.train.starts * v.train.start_epochs) >= v.train.max_epochs
+            and {"trying": trying}
+        ),
+        "takes {trying:,} epochs (× train.start_epochs = {v.train.start_epochs:,}) of train.max_epochs = "
+        "{v.train.max_epochs:,}: none would be left for the best of them",
+        "use fewer or shorter starts, or train for longer",
+    ),
+    Rule(
         "train.warmup_epochs",
         lambda v: v.train.warmup_epochs > v.train.max_epochs,
         "must be at most train.max_epochs = {v.train.max_epochs:,}: nothing would ever be learnt",

@@ -12,6 +12,7 @@ from torch import nn
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.normalizers import ObservationNormalizer, Scale
 from flowmbpo.algorithms.pwm import PWM
+from flowmbpo.algorithms.starts import Starts
 from flowmbpo.envs import ant_reflection, make_env
 from flowmbpo.envs.contract import Env
 from flowmbpo.models.actor import Actor
@@ -55,7 +56,7 @@ class Built:
     """Everything that trains one experiment with one seed."""
 
     env: EpisodeRecorder
-    algorithm: PWM
+    algorithm: PWM | Starts
     evaluator: Evaluator
     held_out: HeldOut
     """Where evaluation episodes are kept, for measuring the world model on what it was not trained on."""
@@ -67,7 +68,17 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     seeds = Seeds(seed)
     torch.manual_seed(seeds.networks)  # initial weights are the only numbers from the global generator
     env = EpisodeRecorder(build_env(experiment.env, experiment.train.num_envs, seeds.environment, device))
-    algorithm = build_algorithm(experiment, env, torch.Generator(device).manual_seed(seeds.algorithm))
+    train = experiment.train
+    after = train.model_copy(update={"max_epochs": train.max_epochs - (train.starts - 1) * train.start_epochs})
+    learners = [
+        build_algorithm(
+            experiment.model_copy(update={"train": after}),
+            env,
+            torch.Generator(device).manual_seed(seeds.algorithm + index),
+        )
+        for index in range(train.starts)
+    ]
+    algorithm = learners[0] if len(learners) == 1 else Starts(learners, train.start_epochs)
     evaluation = experiment.evaluation
     evaluator = build_evaluator(experiment, evaluation.episodes, evaluation.seed, device)
     return Built(env, algorithm, evaluator, build_held_out(env, evaluation.episodes))

@@ -58,7 +58,9 @@ def load_learner(found: Checkpoint, device: str) -> PWM:
     experiment = experiment_of(found)
     # One environment and the smallest replay: the algorithm is built to act, not to learn.
     horizon = experiment.train.sequence_length
-    small = experiment.train.model_copy(update={"num_envs": 1, "replay_capacity": 2 * (horizon + 1), "pretrain": None})
+    small = experiment.train.model_copy(
+        update={"num_envs": 1, "replay_capacity": 2 * (horizon + 1), "pretrain": None, "starts": 1}
+    )
     algorithm = builder.build(
         experiment.model_copy(
             update={"train": small, "evaluation": experiment.evaluation.model_copy(update={"episodes": 1})}
@@ -66,6 +68,7 @@ def load_learner(found: Checkpoint, device: str) -> PWM:
         0,
         device,
     ).algorithm
+    assert isinstance(algorithm, PWM)
     try:
         load_deployable_state(algorithm, found.load(device))
     except _MISFITS as error:

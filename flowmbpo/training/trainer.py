@@ -111,7 +111,9 @@ class Trainer:
     def _run_epoch(self) -> bool:
         """Train one epoch, or the rest of one; False where it was interrupted inside."""
         self.clock.start()
-        self.algorithm.begin_epoch(self.epoch)
+        if news := self.algorithm.begin_epoch(self.epoch):
+            self.monitor = CollapseMonitor()
+            self.watcher.message(f"epoch {self.epoch}: {news}")
         for name, phase in self.algorithm.phases:
             self._phase, self._phase_started = name, time.monotonic()
             for key, value in phase().items():

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from flowmbpo.algorithms.starts import Starts
 from flowmbpo.errors import WorkFailed
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.journal import PHASE_TAG
@@ -74,9 +75,40 @@ def assert_same_state(a: Trainer, b: Trainer) -> None:
             assert left[key] == right[key], key
 
 
+def test_the_best_of_several_starts_goes_on(tmp_path):
+    """A learner, once tried, waits as it was left; the one that earned most takes all epochs that are left."""
+    trainer = make(tmp_path, tiny(starts=3, start_epochs=2))
+    starts = trainer.algorithm
+    assert isinstance(starts, Starts)
+    first, second, third = (learner.actor.trunk[0].linear.weight for learner in starts.learners)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+    trainer.stop_epoch, earned, schedule = 6, [], []
+    begin = starts.begin_epoch
+
+    def watched(epoch: int) -> str:
+        earned.append(starts.current.collector.experience.rewards.mean().item())
+        news = begin(epoch)
+        schedule.append((starts.learners.index(starts.current), starts.current.epoch))
+        return news
+
+    starts.begin_epoch = watched
+    trainer.train()
+    assert schedule == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    trainer.stop_epoch = 8
+    trainer.train()
+    scores = [earned[2], earned[4], earned[6]]
+    best = scores.index(max(scores))
+    assert schedule[6:] == [(best, 2), (best, 3)]
+    assert {learner.train.max_epochs for learner in starts.learners} == {4}
+    messages = [text for text, _ in trainer.watcher.messages]
+    assert f"epoch 6: start 3 of 3 earned {scores[2]:.2f} a step; start {best + 1} goes on" in messages
+
+
 RECIPES = {
     "published": {},
     "from_visited": {"imagination": "from_visited", "normalize_observations": True},
+    "several_starts": {"starts": 3, "start_epochs": 2},
 }
 
 
@@ -94,9 +126,9 @@ def test_resuming_is_exact(tmp_path, monkeypatch, k, kind, recipe):
     first = make(tmp_path / "parts", experiment, stop=stop)
     begin = first.algorithm.begin_epoch
 
-    def interrupted(epoch: int) -> None:  # the signal arrives in the middle of epoch k
-        begin(epoch)
+    def interrupted(epoch: int) -> str:  # the signal arrives in the middle of epoch k
         stop.signum = 15 if epoch == k - 1 else None
+        return begin(epoch)
 
     first.algorithm.begin_epoch = interrupted
     first.train()
