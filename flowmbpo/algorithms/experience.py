@@ -72,6 +72,7 @@ class Collector:
 
     def restart(self) -> None:
         """Begin new episodes everywhere, after others used the environments."""
+        self.replay.end_episodes()
         self.obs.copy_(self.env.reset())
 
     def step(self, t: int, actions: Tensor) -> Tensor:

@@ -105,6 +105,12 @@ class Replay:
         self._obs[self._head, columns] = step.obs
         self._boundary[self._head, columns] = self._yes
 
+    def end_episodes(self) -> None:
+        """What is added next follows from nothing that is held: the newest observations keep their rows."""
+        self._forget_choices()
+        self._head = (self._head + 1) % self.rows
+        self._boundary[self._head, self._columns] = self._yes
+
     def __len__(self) -> int:
         """Number of transitions held. Synchronises on CUDA."""
         return self._boundary.numel() - int(self._boundary.sum())

@@ -1,4 +1,4 @@
-"""Several beginnings of one run, of which the best goes on. Not here: how a learner learns (`pwm`).
+"""Several starts of one run, of which the best goes on. Not here: how a learner learns (`pwm`).
 
 What a policy becomes can be decided early by chance: of Ants that start from different weights most find one gait, some
 another, which they keep (docs/log.md). Trying a few for a short time costs less than training a bad one to its end.
@@ -31,6 +31,7 @@ class Starts:
         self.env_steps_per_epoch = learners[0].env_steps_per_epoch
         self._earned = torch.zeros((), device=learners[0].device)  # reward per step of the current epoch
         self._scores: list[float] = []  # what each learner that had its turn earned in its last epoch
+        learners[0].collector.restart()  # the others have reset the environments
 
     @property
     def current(self) -> PWM:
@@ -47,11 +48,13 @@ class Starts:
         """As `Algorithm.begin_epoch`; now and then another learner takes its turn."""
         news, count = "", len(self.learners)
         if len(self._scores) < count and epoch == (len(self._scores) + 1) * self.start_epochs:
+            before = self.current
             self._scores.append(self._earned.item())
             news = f"start {len(self._scores)} of {count} earned {self._scores[-1]:.2f} a step"
             if len(self._scores) == count:
                 news += f"; start {self._best + 1} goes on"
-            self.current.collector.restart()
+            if self.current is not before:
+                self.current.collector.restart()
         self.current.begin_epoch(epoch - min(len(self._scores), count - 1) * self.start_epochs)
         return news
 
@@ -75,10 +78,13 @@ class Starts:
 
     @property
     def nonfinite(self) -> Mapping[str, Tensor]:
-        return self.current.nonfinite
+        """Of all learners."""
+        counted = [learner.nonfinite for learner in self.learners]
+        return {name: torch.stack([each[name] for each in counted]).sum() for name in counted[0]}
 
     def counters(self) -> dict[str, float]:
-        return self.current.counters()
+        """Those of the current learner, and which start it is."""
+        return {**self.current.counters(), "train/start": self.learners.index(self.current) + 1.0}
 
     def policy(self) -> DeterministicPolicy:
         return self.current.policy()

@@ -49,25 +49,25 @@ def sweep(
     from flowmbpo.spec.registry import load_registry
 
     found = load_registry(registry)
-    name = found.canonical(name)
-    found.resolve(name, overrides or [])
+    name, overrides = found.canonical(name), overrides or []
+    found.resolve(name, overrides)
     from flowmbpo.training.search_space import read_space
 
-    searched = read_space(space, found, name, overrides or [])
+    searched = read_space(space, found, name, overrides)
     if submitted:
+        from flowmbpo.cluster import planning
+        from flowmbpo.training.study import require_optuna
+
         if device != "auto":
             raise UserError("--device is for this process; with --submit a job's device follows from --gpus")
         limits = [] if epochs is None else ["--epochs", str(epochs)]
         arguments = ("--trials", str(trials), "--seeds", str(seeds), *limits)
-        from flowmbpo.cluster import planning
-        from flowmbpo.training.study import require_optuna
-
         require_optuna()
         store = resolve_store(tracking_uri)
         check_database(store)
-        usual = planning.drafts(placement.where(), (0,), overrides or [], "", store.uri)
+        usual = planning.drafts(placement.where(), (0,), overrides, "", store.uri)
         worker = _worker(usual, space, trials, arguments)
-        jobs = drafts_of(placement, found, [name], overrides or [], worker)
+        jobs = drafts_of(placement, found, [name], overrides, worker)
         send(jobs, placement, found, store, as_json, epochs=epochs)
         return
     if placement != Placement(cluster_file=placement.cluster_file, dry_run=placement.dry_run):
@@ -81,7 +81,7 @@ def sweep(
         from flowmbpo.training.sweep import Interrupted, Sweep, search
 
         options = RunOptions(device, tracking_uri, epochs, None, PICTURES)
-        about = Sweep(found, name, searched, seeds, options, watcher, overrides or ())
+        about = Sweep(found, name, searched, seeds, options, watcher, overrides)
         try:
             result = search(about, resolve_store(tracking_uri), trials, tables.say, train=not placement.dry_run)
         except Interrupted as stop:

@@ -115,8 +115,8 @@ def estimate(spec: Experiment) -> Estimate:
 
     bytes_per_feature = 3 if train.precision == "bfloat16" else 4  # norms and softmax stay in float32
     activations = bytes_per_feature * max(kept_by_update, kept_by_rollout)
-    weights = _BYTES_PER_WEIGHT * count_parameters(spec).total
-    replay = train.replay_capacity * (4 * (env.observation_dim + action + 1) + 2)
+    weights = train.starts * _BYTES_PER_WEIGHT * count_parameters(spec).total
+    replay = train.starts * train.replay_capacity * (4 * (env.observation_dim + action + 1) + 2)
     on_device = 1.25 * activations + weights + replay
     on_gpu = spec.resources.gpus > 0
     host = _HOST_BASE + replay + (0 if on_gpu else 1.25 * activations + weights)

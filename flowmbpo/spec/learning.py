@@ -111,7 +111,7 @@ class TrainSpec(Section):
     starts: Annotated[int, Field(ge=1, le=1000)] = Field(
         1,
         description="how many learners, from different weights, begin the run one after the other; the one that earned "
-        "most goes on",
+        "most per step in its last epoch goes on",
     )
     start_epochs: PositiveInt = Field(1000, description="epochs of each of several starts")
     num_envs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="environments simulated side by side")
@@ -176,6 +176,11 @@ class TrainSpec(Section):
     @property
     def sequence_length(self) -> int:
         return self.wm_sequence_length or self.horizon
+
+    @property
+    def learner_epochs(self) -> int:
+        """Epochs of one learner: of all but those of the other starts."""
+        return self.max_epochs - (self.starts - 1) * self.start_epochs
 
 
 class EvaluationSpec(Section):

@@ -101,7 +101,8 @@ def _requirement(
 ) -> Rule:
     *words, last = map(_word, allowed)
     said = f"must be {', '.join(words)} or {last}" if words else f"must be {last}"
-    hint = f"use {key.rpartition('.')[2]} = {json.dumps(allowed[0])}, or another {other}"
+    hint = f"use {key.rpartition('.')[2]} = {json.dumps(allowed[0])}, or "
+    hint += f"{other} = {json.dumps(not value)}" if isinstance(value, bool) else f"another {other}"
     if severity == "warning":
         said, hint = "has no effect", "remove the key"
     message = f"{said} where {other} = {_word(value)}: {reason}"

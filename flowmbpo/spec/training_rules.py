@@ -51,6 +51,16 @@ def _rate_grows(rate: str) -> Rule:
     )
 
 
+def _later_than_a_start(key: str) -> Rule:
+    return Rule(
+        key,
+        lambda v: v.train.starts > 1 and v[key] > v.train.start_epochs,
+        "must be at most train.start_epochs = {v.train.start_epochs:,} with train.starts = {v.train.starts}: the best "
+        "start would be chosen before anything was learnt",
+        "lower it, or use longer starts",
+    )
+
+
 def _upside_down(key: str) -> Rule:
     message = "must be written from the lower to the higher number"
     return Rule(key, lambda v: v[key] is not None and v[key][0] > v[key][1], message, "swap the two")
@@ -71,7 +81,8 @@ RULES = (
         {
             ("train.imagination", form): {"actor.reacts": (False, "the policy's reactions always count there")}
             for form in ("from_visited", "real")
-        },
+        }
+        | {("train.starts", 1): {"train.start_epochs": (1000, "there is one start")}},
         "warning",
     ),
     Rule(
@@ -142,6 +153,13 @@ RULES = (
         "{v.train.max_epochs:,}: none would be left for the best of them",
         "use fewer or shorter starts, or train for longer",
     ),
+    Rule(
+        "train.pretrain",
+        lambda v: v.train.starts > 1 and v.train.pretrain is not None,
+        "must be absent with train.starts = {v.train.starts}: every start would train on all of it",
+        "remove the key, or use one start",
+    ),
+    *map(_later_than_a_start, ("train.warmup_epochs", "train.wm_first_epoch")),
     Rule(
         "train.warmup_epochs",
         lambda v: v.train.warmup_epochs > v.train.max_epochs,

@@ -69,13 +69,9 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     torch.manual_seed(seeds.networks)  # initial weights are the only numbers from the global generator
     env = EpisodeRecorder(build_env(experiment.env, experiment.train.num_envs, seeds.environment, device))
     train = experiment.train
-    after = train.model_copy(update={"max_epochs": train.max_epochs - (train.starts - 1) * train.start_epochs})
+    one = experiment.model_copy(update={"train": train.model_copy(update={"max_epochs": train.learner_epochs})})
     learners = [
-        build_algorithm(
-            experiment.model_copy(update={"train": after}),
-            env,
-            torch.Generator(device).manual_seed(seeds.algorithm + index),
-        )
+        build_algorithm(one, env, torch.Generator(device).manual_seed(seeds.algorithm + index))
         for index in range(train.starts)
     ]
     algorithm = learners[0] if len(learners) == 1 else Starts(learners, train.start_epochs)

@@ -9,8 +9,6 @@ from flowmbpo.data_types import State
 from flowmbpo.envs.contract import Env, Step
 
 WINDOW = 100  # finished episodes over which R and length are averaged
-
-
 STEPS = 32  # that are counted together: few operations a step
 
 
@@ -34,6 +32,10 @@ class EpisodeRecorder:
         self._finished = torch.zeros((), dtype=torch.long, device=env.device)
 
     def reset(self) -> Tensor:
+        """New episodes everywhere; of the old ones nothing is remembered."""
+        self._held = 0
+        for counted in (self._return, self._length, self._finished):
+            counted.zero_()
         return self.env.reset()
 
     def reseed(self, seed: int) -> None:

@@ -70,6 +70,19 @@ def start_observations(replay, length):
     return replay._obs.flatten(0, 1)[valid]
 
 
+def test_episodes_that_were_left_end_where_they_stood():
+    tape, replay = Tape(3, seed=1, end_probability=0.0), make(3 * 40, 3)
+    tape.feed(replay, 5)
+    replay.end_episodes()
+    tape.episode, tape.step_count = tape.episode + 1, torch.zeros(3)
+    tape.feed(replay, 5)
+    for length in (1, 2):
+        found = {tuple(row) for row in start_observations(replay, length).int().tolist()}
+        assert found == expected_starts(tape, replay, length)
+    drawn = replay.sample(500, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.obs[1] - drawn.obs[0], torch.tensor([0.0, 0.0, 1.0]).expand(500, -1))
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 5])
 @pytest.mark.parametrize("steps", [1, 4, 11, 12, 13, 40, 97])
 def test_valid_starts_are_exactly_those_inside_one_episode(length, steps):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,11 +11,13 @@ from torch import Tensor
 from flowmbpo.envs import ant_observation, ant_reflection, ant_step
 from flowmbpo.models.actor import Actor
 from flowmbpo.models.reflection import Reflection, SignedPermutation
+from flowmbpo.spec.registry import load_registry
+from flowmbpo.training.builder import build_normalizers
 
 ANT = Reflection(SignedPermutation(*ant_reflection.OBSERVATION), SignedPermutation(*ant_reflection.ACTION))
 
 
-def observations(count: int) -> Tensor:
+def observations_of(count: int) -> Tensor:
     return torch.randn(count, 37, generator=torch.Generator().manual_seed(0))
 
 
@@ -28,14 +32,14 @@ def actor() -> Actor:
 
 
 def test_the_image_of_an_image_is_what_it_shows() -> None:
-    x = observations(4)
+    x = observations_of(4)
     assert torch.equal(ANT.observation(ANT.observation(x)), x)
     assert torch.equal(ANT.action(ANT.action(x[:, :8])), x[:, :8])
 
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_in_the_mirror_the_policy_acts_as_its_image(actor: Actor, grad: bool) -> None:
-    z = observations(6)
+    z = observations_of(6)
     with torch.set_grad_enabled(grad):
         image = actor.mean_action(ANT.observation(z))
         torch.testing.assert_close(image, ANT.action(actor.mean_action(z)))
@@ -43,12 +47,20 @@ def test_in_the_mirror_the_policy_acts_as_its_image(actor: Actor, grad: bool) ->
 
 
 def test_gradients_by_hand_are_those_of_autograd(actor: Actor) -> None:
-    z, weights = observations(6).requires_grad_(), torch.randn(6, 8)
+    z, weights = observations_of(6).requires_grad_(), torch.randn(6, 8)
     mean, pull_back = actor.linearized(z.detach())
     expected = actor.mean_before_tanh(z)
     torch.testing.assert_close(mean, expected)
     (gradient,) = torch.autograd.grad((expected * weights).sum(), z)
     torch.testing.assert_close(pull_back(weights), gradient)
+
+
+def test_normalised_observations_reflect_as_raw_ones_do() -> None:
+    spec = load_registry(Path(__file__).resolve().parents[2] / "experiments.toml").resolve("shac-quick").spec
+    observations, _ = build_normalizers(spec, torch.device("cpu"))
+    observations.update(3.0 * observations_of(50) + 1.0)
+    x = observations_of(6)
+    torch.testing.assert_close(observations(ANT.observation(x)), ANT.observation(observations(x)))
 
 
 def reflected_state(q: Tensor, qd: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,6 +96,15 @@ def test_rules_name_keys_of_the_schema(module):
         ({"critic__minibatches": 2049}, "critic.minibatches", "error"),
         ({"critic__states": "predicted", "critic__targets": "imagined"}, "critic.states", "error"),
         ({"expected__hours": (4.0, 3.0)}, "expected.hours", "error"),
+        ({"actor__symmetric": True}, "world_model.encoder", "error"),
+        ({"actor__symmetric": True, "env__kind": "pointmass"}, "env.kind", "error"),
+        ({"actor__symmetric": True, "env__hidden_velocities": True}, "env.hidden_velocities", "error"),
+        ({"actor__symmetric": True, "env__observation_stack": 2}, "env.observation_stack", "error"),
+        ({"train__starts": 5, "train__start_epochs": 20}, "train.starts", "error"),
+        ({"train__starts": 2, "train__start_epochs": 20, "train__warmup_epochs": 21}, "train.warmup_epochs", "error"),
+        ({"train__starts": 2, "train__start_epochs": 20, "train__wm_first_epoch": 21}, "train.wm_first_epoch", "error"),
+        ({"train__starts": 2, "train__pretrain": {"data": "f", "updates": 1}}, "train.pretrain", "error"),
+        ({"train__start_epochs": 20}, "train.start_epochs", "warning"),
     ],
 )
 def test_a_broken_rule(changes, key, severity):
@@ -116,6 +125,7 @@ def test_a_broken_rule(changes, key, severity):
             "world_model__encoder_units": (),
         },
         {"train__lr_schedule": "linear", "train__wm_learning_rate": 1e-5},
+        {"train__starts": 4, "train__start_epochs": 24, "train__warmup_epochs": 24},
     ],
 )
 def test_the_allowed_side_of_a_rule(changes):

@@ -85,6 +85,11 @@ def test_a_policy_trained_on_the_simulator(tmp_path, name):
     checkpoint.save(tmp_path / "epoch-000001", state, kind="checkpoint", about=about)
     actions = actor.mean_action(observations(obs)).detach().numpy()
     np.testing.assert_allclose(Policy(tmp_path / "epoch-000001").predict(obs.numpy()), actions, rtol=0, atol=1e-6)
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    write_onnx(Policy(tmp_path / "epoch-000001"), tmp_path / "policy.onnx")
+    session = runtime.InferenceSession(tmp_path / "policy.onnx")
+    np.testing.assert_allclose(session.run(["actions"], {"observations": obs.numpy()})[0], actions, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["observation", "standardized"])

@@ -18,6 +18,10 @@ class Scripted:
         self.num_envs, self.device, self.count = num_envs, "cpu", 0
         self.periods = torch.arange(num_envs) + 2
 
+    def reset(self):
+        self.count = 0
+        return torch.zeros(self.num_envs, 1)
+
     def step(self, _actions):
         self.count += 1
         done = self.count % self.periods == 0
@@ -44,6 +48,17 @@ def test_hand_counted_returns():
     found = recorder.statistics()
     assert found["train/episode_reward"] == pytest.approx((3 * 2 + 2 * 6) / 5)
     assert found["train/episode_length"] == pytest.approx((3 * 2 + 2 * 3) / 5)
+
+
+def test_a_reset_forgets_what_was_not_finished_and_what_was():
+    recorder = EpisodeRecorder(Scripted(2))
+    for _ in range(4):  # env 0 has just ended an episode, env 1 is one step into its second
+        recorder.step(None)
+    recorder.reset()
+    assert recorder.statistics() == {}
+    for _ in range(3):
+        recorder.step(None)
+    assert recorder.statistics() == {"train/episode_reward": (2 + 6) / 2, "train/episode_length": (2 + 3) / 2}
 
 
 def test_only_the_last_window_counts():

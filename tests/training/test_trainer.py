@@ -83,6 +83,7 @@ def test_the_best_of_several_starts_goes_on(tmp_path):
     first, second, third = (learner.actor.trunk[0].linear.weight for learner in starts.learners)
     assert not torch.equal(first, second)
     assert not torch.equal(second, third)
+    assert torch.equal(starts.learners[0].collector.obs, trainer.env.state_dict()["env"]["obs"])
     trainer.stop_epoch, earned, schedule = 6, [], []
     begin = starts.begin_epoch
 
@@ -100,6 +101,8 @@ def test_the_best_of_several_starts_goes_on(tmp_path):
     scores = [earned[2], earned[4], earned[6]]
     best = scores.index(max(scores))
     assert schedule[6:] == [(best, 2), (best, 3)]
+    assert points(trainer)[8 * 64, "train/start"] == best + 1
+    assert max(value for (_, name), value in points(trainer).items() if name == "train/episode_length") <= 20
     assert {learner.train.max_epochs for learner in starts.learners} == {4}
     messages = [text for text, _ in trainer.watcher.messages]
     assert f"epoch 6: start 3 of 3 earned {scores[2]:.2f} a step; start {best + 1} goes on" in messages
