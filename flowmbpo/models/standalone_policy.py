@@ -1,10 +1,11 @@
 """The deterministic policy of one checkpoint for `mlflow.pyfunc`. Needs PyTorch, safetensors and NumPy, not flowmbpo.
 
 A copy of this file lies in every MLflow model as `code/flowmbpo_policy.py`, beside the checkpoint's own files, so that
-the policy can be loaded where flowmbpo is not installed. It repeats the forward pass of `Encoder`, `Actor`, `Reflection`
-and `ObservationNormalizer` operation by operation, because in float32 another order of them moves actions by more than
-1e-6; a test holds the two together. Every observation is encoded, as in closed loop; policies that
-were trained open loop (`train.imagination = "alongside"`) encode only one in `horizon` when flowmbpo evaluates them.
+the policy can be loaded where flowmbpo is not installed. It repeats the forward pass of `Encoder`, `Actor` and
+`ObservationNormalizer`, and what `Reflection` does, operation by operation, because in float32 another order of them
+moves actions by more than 1e-6; a test holds the two together. Every observation is encoded, as in closed loop;
+policies that were trained open loop (`train.imagination = "alongside"`) encode only one in `horizon` when flowmbpo
+evaluates them.
 """
 
 from __future__ import annotations
