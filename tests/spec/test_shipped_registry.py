@@ -90,7 +90,8 @@ def test_the_plan_uses_the_recipe_that_learns(registry, name):
     assert (spec.actor.units, spec.critic.units, spec.critic.ensemble) == ((400, 200, 100), (400, 200), 3)
 
 
-# What may differ between an entry of the `latent` family and that of the plan: sizes, and how many of everything.
+# What may differ between an entry of the `latent` family and that of the plan: sizes, how many of everything, and what
+# was measured to walk more often.
 SCALED_DOWN = {
     "actor": {"average_decay", "units", "updates"},
     "critic": {"minibatches", "units"},
@@ -99,6 +100,7 @@ SCALED_DOWN = {
         "checkpoint_interval",
         "max_epochs",
         "num_envs",
+        "regression",
         "replay_capacity",
         "warmup_epochs",
         "wm_batch_size",
