@@ -70,9 +70,13 @@ def test_alongside_the_imagined_rollout_is_the_real_one():
     torch.testing.assert_close(imagined.rewards.detach(), experience.rewards, atol=2e-3, rtol=2e-3)
 
 
-def test_the_real_rollout_has_the_gradient_of_the_imagined_one():
-    """One sweep back over the steps gives what Torch makes of a graph of them, also where episodes end."""
-    small = ("train.num_envs=16", "train.horizon=32", "evaluation.episodes=2")
+@pytest.mark.parametrize("symmetric", ["true", "false"])
+def test_the_real_rollout_has_the_gradient_of_the_imagined_one(symmetric):
+    """One sweep back over the steps gives what Torch makes of a graph of them, also where episodes end.
+
+    The two round differently, so that one rollout or two of the sixteen may meet a contact a little earlier.
+    """
+    small = (f"actor.symmetric={symmetric}", "train.num_envs=16", "train.horizon=32", "evaluation.episodes=2")
     found = []
     for form in (["real"], ["alongside", "actor.reacts=true"]):
         algorithm = built("shac-quick", *small, f"train.imagination={form[0]}", *form[1:]).algorithm
@@ -86,7 +90,7 @@ def test_the_real_rollout_has_the_gradient_of_the_imagined_one():
     assert not real.ended.all()
     torch.testing.assert_close(real.latents, alongside.latents, atol=1e-3, rtol=1e-3)
     error = (ours - graph).norm(dim=-1) / graph.norm(dim=-1)
-    assert error.quantile(0.99) < 1e-2
+    assert error.quantile(0.9) < 1e-3
     assert error.median() < 1e-4
 
 
