@@ -10,11 +10,11 @@ from torch import Tensor
 
 from flowmbpo.envs import ant_observation, ant_reflection, ant_step
 from flowmbpo.models.actor import Actor
-from flowmbpo.models.reflection import Reflection, SignedPermutation
+from flowmbpo.models.reflection import Reflection
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.training.builder import build_normalizers
 
-ANT = Reflection(SignedPermutation(*ant_reflection.OBSERVATION), SignedPermutation(*ant_reflection.ACTION))
+ANT = Reflection(ant_reflection.OBSERVATION, ant_reflection.ACTION)
 
 
 def observations_of(count: int) -> Tensor:

@@ -10,8 +10,8 @@ from flowmbpo.spec.registry import load_registry
 from flowmbpo.training.builder import build
 
 
-def built(name: str, *overrides: str):
-    return build(load_registry(None).resolve(name, list(overrides)).spec, 3, "cpu")
+def built(name: str, *overrides: str, seed: int = 3):
+    return build(load_registry(None).resolve(name, list(overrides)).spec, seed, "cpu")
 
 
 def run_epochs(algorithm, count: int) -> dict[str, torch.Tensor]:
@@ -70,16 +70,16 @@ def test_alongside_the_imagined_rollout_is_the_real_one():
     torch.testing.assert_close(imagined.rewards.detach(), experience.rewards, atol=2e-3, rtol=2e-3)
 
 
-@pytest.mark.parametrize("symmetric", ["true", "false"])
-def test_the_real_rollout_has_the_gradient_of_the_imagined_one(symmetric):
+@pytest.mark.parametrize(("symmetric", "seed"), [("true", 4), ("false", 3)])
+def test_the_real_rollout_has_the_gradient_of_the_imagined_one(symmetric, seed):
     """One sweep back over the steps gives what Torch makes of a graph of them, also where episodes end.
 
-    The two round differently, so that one rollout or two of the sixteen may meet a contact a little earlier.
+    With seeds whose rollouts meet every contact in the same step, although the two round differently.
     """
     small = (f"actor.symmetric={symmetric}", "train.num_envs=16", "train.horizon=32", "evaluation.episodes=2")
     found = []
     for form in (["real"], ["alongside", "actor.reacts=true"]):
-        algorithm = built("shac-quick", *small, f"train.imagination={form[0]}", *form[1:]).algorithm
+        algorithm = built("shac-quick", *small, f"train.imagination={form[0]}", *form[1:], seed=seed).algorithm
         run_epochs(algorithm, 1)
         algorithm.rollout()
         imagined = algorithm._imagined
@@ -90,6 +90,7 @@ def test_the_real_rollout_has_the_gradient_of_the_imagined_one(symmetric):
     assert not real.ended.all()
     torch.testing.assert_close(real.latents, alongside.latents, atol=1e-3, rtol=1e-3)
     error = (ours - graph).norm(dim=-1) / graph.norm(dim=-1)
+    assert error.quantile(0.99) < 1e-2
     assert error.quantile(0.9) < 1e-3
     assert error.median() < 1e-4
 
