@@ -115,7 +115,8 @@ class PWM:
 
     def begin_epoch(self, epoch: int) -> str:
         """Set the learning rates of `epoch`, counted from 0; the policy stays the same one."""
-        self.epoch, progress, final = epoch, epoch / self.train.max_epochs, self.train.final_learning_rate
+        self.epoch = epoch
+        progress, final = epoch / self.train.max_epochs, self.train.final_learning_rate
         for optimizer in self.optimizers.values():
             optimizer.learning_rate = scheduled_rate(optimizer.initial_rate, final, progress, self.train.lr_schedule)
         return ""

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-
-class SignedPermutation(NamedTuple):
-    """x -> sign * x[source]; doing it twice changes nothing."""
-
-    source: Sequence[int]
-    sign: Sequence[int]
+SignedPermutation = tuple[Sequence[int], Sequence[int]]
+"""Source and sign: x -> sign * x[source]; doing it twice changes nothing."""
 
 
 class Reflection(nn.Module):

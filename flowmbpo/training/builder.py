@@ -22,7 +22,7 @@ from flowmbpo.models.dynamics import Dynamics, MLPDynamics
 from flowmbpo.models.flow import FlowDynamics
 from flowmbpo.models.heads import Continuation, ScalarReward, TwoHotReward
 from flowmbpo.models.noise_flow import NoiseFlowDynamics
-from flowmbpo.models.reflection import Reflection, SignedPermutation
+from flowmbpo.models.reflection import Reflection
 from flowmbpo.models.shortcut import ShortcutDynamics
 from flowmbpo.models.world_model import Decoder, Encoder, WorldModel
 from flowmbpo.spec import extensions
@@ -255,8 +255,7 @@ def build_reflection(spec: ActorSpec, device: torch.device) -> Reflection | None
     """The Ant in the mirror, for a policy that is to be symmetric; the registry's rules refuse it to any other body."""
     if not spec.symmetric:
         return None
-    image = Reflection(SignedPermutation(*ant_reflection.OBSERVATION), SignedPermutation(*ant_reflection.ACTION))
-    return image.to(device)
+    return Reflection(ant_reflection.OBSERVATION, ant_reflection.ACTION).to(device)
 
 
 def build_critic(experiment: Experiment) -> Critic:
