@@ -50,6 +50,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 SelectTypeParameters=CR_Core_Memory
 SlurmdParameters=config_overrides
 MpiDefault=none

@@ -100,6 +100,7 @@ def test_a_search_in_two_jobs(cluster: Cluster):
 
 
 def test_preempted_then_cancelled_then_continued(cluster: Cluster):
+    cluster.pace(0.1)  # what trains at full speed slows the tests beside it
     (job,) = cluster.submit("tiny-mlp", "--set", "train.max_epochs=1000000")
     (task,) = job["tasks"]
     begun = cluster.until(lambda table: (table[task]["epoch"] or 0) > 10)[task]

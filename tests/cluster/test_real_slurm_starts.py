@@ -184,6 +184,7 @@ def test_several_runs_in_one_job(cluster: Cluster):
 def test_a_pack_goes_on_after_its_time_limit_and_without_a_member(cluster: Cluster):
     """Slurm's own signal before the limit, which is brought near once both train."""
     (cluster.directory / "cluster.toml").write_text("[cluster]\ncheckpoint_seconds = 20\n")
+    cluster.pace(0.1)  # what trains at full speed slows the tests beside it
     (job,) = cluster.submit("tiny-mlp", "--seeds", "0,1", "--pack", "2", "--set", "train.max_epochs=1000000")
     one, other = job["tasks"]
 
