@@ -61,7 +61,7 @@ class NoHostNumbers(TorchFunctionMode):
         # The simulator as a world model runs kernels, which know no device without values.
         *((name, []) for name in REGISTRY.names() if REGISTRY.resolve(name).spec.world_model.kind != "simulator"),
         ("5M-baseline", ["train.imagination=from_visited", "critic.targets=real", "world_model.reward_head=two_hot"]),
-        ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.substeps=1"]),
+        ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.objective=matching", "world_model.substeps=1"]),
         ("quickstart", ["train.imagination=alongside", "critic.targets=imagined"]),
         ("quickstart", ["critic.ensemble=1"]),  # whose gradients are by hand
     ],

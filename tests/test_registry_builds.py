@@ -75,7 +75,7 @@ def test_counts_of_real_networks(name):
         ("mini-baseline", ["world_model.reward_head=two_hot"]),
         ("noisy-ensemble", ["world_model.members=3"]),
         ("noisy-flow-4", NOISE),
-        ("5M-flow-v2", NOISE),
+        ("5M-flow-v2", [*NOISE, "world_model.objective=matching"]),
         (
             "mini-flow-v2",
             [*NOISE, "env.hidden_velocities=true", "env.observation_stack=2", "world_model.latent_dim=46"],
@@ -104,7 +104,7 @@ def test_sizes_of_the_environments(kind):
         ("pointmass", []),
         ("mini-flow-v2", []),
         ("5M-flow-v3", []),
-        ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.substeps=1"]),
+        ("5M-flow-v3", ["world_model.velocity=shortcut", "world_model.objective=matching", "world_model.substeps=1"]),
         ("mini-baseline", ["world_model.loss_states=encoded"]),
         ("noisy-ensemble", []),
         ("noisy-flow-2", []),

@@ -88,6 +88,8 @@ def test_the_plan_uses_the_recipe_that_learns(registry, name):
     assert train.wm_adam_betas == (0.9, 0.999)
     assert train.regression == "centered"
     assert (spec.actor.units, spec.critic.units, spec.critic.ensemble) == ((400, 200, 100), (400, 200), 3)
+    if model.kind == "flow":
+        assert model.objective == "both"  # the matching loss alone learns more slowly than the MLP
 
 
 # What may differ between an entry of the `latent` family and that of the plan: sizes, how many of everything, and what
