@@ -15,15 +15,15 @@ class CommitHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         sys.path.insert(0, self.root)
-        from flowmbpo.tracking.code_state import RECORD, state_of
+        from flowmbpo.tracking.code_state import COMMIT_FILE, state_of
 
         root = Path(self.root)
-        # Built from a source archive, the package holds the record already.
-        if version != "editable" and not (root / "flowmbpo" / RECORD).exists():
+        # Built from a source archive, the package holds the file already.
+        if version != "editable" and not (root / "flowmbpo" / COMMIT_FILE).exists():
             self._folder = tempfile.TemporaryDirectory()
-            record = Path(self._folder.name) / RECORD
-            record.write_text(state_of(root).record(), encoding="utf-8")
-            build_data["force_include"][str(record)] = f"flowmbpo/{RECORD}"
+            file = Path(self._folder.name) / COMMIT_FILE
+            file.write_text(state_of(root).json(), encoding="utf-8")
+            build_data["force_include"][str(file)] = f"flowmbpo/{COMMIT_FILE}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if hasattr(self, "_folder"):

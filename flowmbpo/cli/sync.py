@@ -37,7 +37,7 @@ def sync(
         tables.err.print("Everything is in MLflow already.")
     for result in results if not as_json else ():
         if not result.problem:
-            tables.say(f"{result.run_id}: {result.records} entries delivered, {result.status}")
+            tables.say(f"{result.run_id}: {result.entries} entries delivered, {result.status}")
     if failed:
         problems = "; ".join(f"{result.run_id}: {result.problem}" for result in failed)
         raise WorkFailed(f"{len(failed)} of {len(results)} runs could not be delivered: {problems}")

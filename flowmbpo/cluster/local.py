@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flowmbpo.cluster.job import TrainingTask
-from flowmbpo.cluster.states import QueueState, recorded_state
+from flowmbpo.cluster.states import QueueState, reported_state
 from flowmbpo.cluster.submission import Submission, Task, TaskState, submissions
 from flowmbpo.cluster.task import Attempt, shell_code
 from flowmbpo.runs.files import BrokenFile, is_locked, locked, read_json, write_json
@@ -148,7 +148,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 def state(task: Task) -> QueueState:
     """State of a task in Slurm's words."""
-    found = recorded_state(task)
+    found = reported_state(task)
     if task.is_alive:
         return QueueState("RUNNING", node=found.node)
     if found.state != "PENDING":

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flowmbpo.cluster import local, slurm, slurm_queue
-from flowmbpo.cluster.states import ACTIVE, QueueState, recorded_state
+from flowmbpo.cluster.states import ACTIVE, QueueState, reported_state
 from flowmbpo.cluster.submission import Submission, Task
 from flowmbpo.cluster.task import runs_of_tasks
 from flowmbpo.data_types import Document
@@ -71,13 +71,13 @@ def rows(submissions: Iterable[Submission], runs: Mapping[str, RunRecord]) -> li
 
 def gpu_hours(task: Task) -> tuple[float, float]:
     """GPU hours of a task on Slurm: the time limits of its starts, and how long it really ran."""
-    submission, record = task.submission, task.state
+    submission, reported = task.submission, task.state
     gpus = submission.request.gpus if submission.cluster == "slurm" else 0
     if not gpus:
         return 0.0, 0.0
     share = gpus / min(submission.pack, len(submission.seeds)) / 3600
-    asked = record.starts * slurm.seconds(submission.request.time_limit)
-    return share * asked, share * task.seconds(record)
+    asked = reported.starts * slurm.seconds(submission.request.time_limit)
+    return share * asked, share * task.seconds(reported)
 
 
 def gpu_hours_by_experiment(submissions: Iterable[Submission]) -> dict[str, tuple[float, float]]:
@@ -100,18 +100,18 @@ def task_state(task: Task, queued: QueueState | None) -> QueueState:
     """The state of one task; `queued` is what Slurm says (None: it has forgotten the task or is not asked)."""
     if task.submission.cluster == "local":
         return local.state(task)
-    recorded = recorded_state(task)
+    reported = reported_state(task)
     if queued is None:
-        # Slurm knows everything that waits, so a task without a record has been cancelled or was lost.
-        return QueueState("UNKNOWN") if recorded.state == "PENDING" else recorded
-    if task.submission.pack > 1 and recorded.state not in ("PENDING", "KILLED"):
-        return recorded  # the others in the job go on
+        # Slurm knows everything that waits, so a task that it does not know has been cancelled or was lost.
+        return QueueState("UNKNOWN") if reported.state == "PENDING" else reported
+    if task.submission.pack > 1 and reported.state not in ("PENDING", "KILLED"):
+        return reported  # the others in the job go on
     # Without memory accounting Slurm calls it FAILED; the task has seen more.
-    return recorded if queued.state == "FAILED" and recorded.state in ("OUT_OF_MEMORY", "KILLED") else queued
+    return reported if queued.state == "FAILED" and reported.state in ("OUT_OF_MEMORY", "KILLED") else queued
 
 
 def _row(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> TaskRow:
-    submission, record = task.submission, task.state
+    submission, reported = task.submission, task.state
     asked, used = gpu_hours(task)
     waits = state.reason if state.state == "PENDING" else ""
     over = not state.active and state.state != "COMPLETED"
@@ -122,8 +122,8 @@ def _row(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> T
         cluster=submission.cluster,
         state=state.state,
         reason=waits,
-        node=state.node or record.node,
-        restarts=max(0, record.starts - 1),
+        node=state.node or reported.node,
+        restarts=max(0, reported.starts - 1),
         run_id=run_id,
         run_status=run.status if run else None,
         epoch=run.epoch if run else None,
@@ -131,7 +131,7 @@ def _row(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> T
         episode_reward=run.episode_reward if run else None,
         eta_seconds=run.eta_seconds if run and state.active else None,
         submitted_at=submission.submitted_at,
-        ended_at=None if state.active else record.ended_at,
+        ended_at=None if state.active else reported.ended_at,
         note=_note(task, state, run_id, run) if over else slurm.hint(waits),
         log=str(task.log),
         gpu_hours_asked=asked,
@@ -141,9 +141,9 @@ def _row(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> T
 
 def _note(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> str:
     """Why it ended, what it reached, how to go on."""
-    record, memory = task.state, task.submission.request.memory_gb
+    reported, memory = task.state, task.submission.request.memory_gb
     said = last_words(task.log)
-    unborn = not record.starts and said  # what it said instead of beginning
+    unborn = not reported.starts and said  # what it said instead of beginning
     why = unborn or (
         {
             "OUT_OF_MEMORY": f"the job used up its memory of {memory:g} GB",
@@ -153,16 +153,16 @@ def _note(task: Task, state: QueueState, run_id: str, run: RunRecord | None) -> 
             "CANCELLED": (task.is_cancelled and task.files.cancelled.read_text(encoding="utf-8")) or "cancelled",
             "UNKNOWN": "Slurm knows nothing of it any more and it has never started",
         }.get(state.state)
-        or record.message
+        or reported.message
         or said
     )
-    if state.state == "FAILED" and not record.starts:
+    if state.state == "FAILED" and not reported.starts:
         said = said or "not a word in its log"
         why = f"the job ended before flowmbpo began ({said}); cure: check `setup` in cluster.toml, and that "
         why += f"{sys.executable} works on {state.node or 'the node'}"
-    parts = [why or f"ended with exit code {record.exit_code}"]
-    if state.state in ("OUT_OF_MEMORY", "KILLED") and record.peak_memory_mb:
-        parts.append(f"largest process {record.peak_memory_mb / 1024:.1f} GB")
+    parts = [why or f"ended with exit code {reported.exit_code}"]
+    if state.state in ("OUT_OF_MEMORY", "KILLED") and reported.peak_memory_mb:
+        parts.append(f"largest process {reported.peak_memory_mb / 1024:.1f} GB")
     if run is not None and run.epoch:
         of = f" of {run.max_epochs:,}" if run.max_epochs else ""
         reward = f", R {run.episode_reward:,.0f}" if run.episode_reward is not None else ""

@@ -46,7 +46,7 @@ def states(job_ids: Iterable[str]) -> dict[str, QueueState]:
         columns = ("sacct", "-X", "--array", "--noheader", "--parsable2", "--format=JobID,State,Reason,NodeList")
         try:
             old = dict(_parse(_ask(*columns, "-j", ",".join(sorted(forgotten)))))
-        except WorkFailed:  # no accounting on this cluster: the task's own record has to do
+        except WorkFailed:  # no accounting on this cluster: the task's own report has to do
             old = {}
         found = {**old, **found}
     return found

@@ -1,6 +1,6 @@
 """The code of a job: a copy of the package as it was at submission, one per content, from which the job imports.
 
-Uncommitted changes are in it, and its record of the commit is what the runs' provenance shows. Packages that flowmbpo
+Uncommitted changes are in it, and its `commit.json` is what the runs' provenance shows. Packages that flowmbpo
 depends on are not copied.
 """
 
@@ -26,17 +26,17 @@ def take(jobs: Path) -> str:
     """Copy the package that runs now unless that has been done; returns the name of the copy below `jobs`/code."""
     files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc")
     state = replace(code_state.state_of(PACKAGE.parent), snapshot="")  # a job that submits runs from a copy itself
-    digest = hashlib.sha256(state.record().encode())
+    digest = hashlib.sha256(state.json().encode())
     for path in files:
-        if path.name != code_state.RECORD:
+        if path.name != code_state.COMMIT_FILE:
             digest.update(f"\0{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
     name = digest.hexdigest()[:16]
     target = QueueFiles(jobs).code / name
     if not target.is_dir():
         with atomic_folder(target) as new:
             shutil.copytree(PACKAGE, new / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-            record = replace(state, snapshot=name).record()
-            (new / PACKAGE.name / code_state.RECORD).write_text(record, encoding="utf-8")
+            commit = replace(state, snapshot=name).json()
+            (new / PACKAGE.name / code_state.COMMIT_FILE).write_text(commit, encoding="utf-8")
     return name
 
 

@@ -1,4 +1,4 @@
-"""How a task stands, in Slurm's words whichever cluster it is on; and how it ended, from its own record."""
+"""How a task stands, in Slurm's words whichever cluster it is on; and how it ended, from its own report."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class QueueState:
         return self.state in ACTIVE
 
 
-def recorded_state(task: Task) -> QueueState:
+def reported_state(task: Task) -> QueueState:
     """How a task ended as far as it could write it down itself; PENDING when it has not started."""
-    record = task.state
-    code = record.exit_code
+    reported = task.state
+    code = reported.exit_code
     if code == 0:
         name = "COMPLETED"
-    elif record.out_of_memory:
+    elif reported.out_of_memory:
         name = "OUT_OF_MEMORY"
     elif task.is_cancelled or code in (128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         name = "CANCELLED"
     elif code is None:
-        name = "KILLED" if record.starts else "PENDING"
+        name = "KILLED" if reported.starts else "PENDING"
     else:
         name = "KILLED" if code == 128 + signal.SIGKILL else "FAILED"
-    return QueueState(name, node=record.node)
+    return QueueState(name, node=reported.node)

@@ -69,7 +69,7 @@ class Attempt:
             self.child = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def ended(self) -> bool:
-        """Whether the run has ended; then it is recorded how. Passes on that the task was cancelled."""
+        """Whether the run has ended; then its report says how. Passes on that the task was cancelled."""
         if self.submission.pack > 1 and self.task.is_cancelled and not self._told:
             self._told = True
             self.send(signal.SIGTERM)
@@ -95,7 +95,7 @@ class Attempt:
         say(f"failed: {reason}")
 
     def goes_on(self, asked_for_room: bool) -> bool:
-        """Whether the ended run is to be continued by this job; where it should but cannot, that is recorded."""
+        """Whether the ended run is to be continued by this job; where it should but cannot, its report says so."""
         code = self.state.exit_code or 0
         told = asked_for_room or code == CHECKPOINTED
         if self.task.is_cancelled:

@@ -1,4 +1,4 @@
-"""Records formulas as expressions, differentiates them in reverse mode and writes straight-line C.
+"""Traces formulas as expressions, differentiates them in reverse mode and writes straight-line C.
 
 Not a general differentiator: no loops, no branches but those around contacts, which may always be taken (a contact at
 depth zero adds zero), and first derivatives only.

@@ -239,7 +239,7 @@ def _until(reference: PublishedReference) -> list[str]:
 
 
 def _commands(comparison: Comparison) -> list[str]:
-    """What was typed for these runs, as they recorded it, and what makes the tables from them."""
+    """What was typed for these runs, as their provenance has it, and what makes the tables from them."""
     runs = [figures.run for row in comparison.rows for figures in comparison.figures[row.name]]
     typed = dict.fromkeys(run.tags["flowmbpo.command"] for run in runs if run.tags.get("flowmbpo.command"))
     names = shlex.join(row.name for row in comparison.rows)

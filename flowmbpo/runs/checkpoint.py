@@ -99,7 +99,7 @@ def verify(folder: Path, kind: str) -> Checkpoint:
         if not path.is_file() or path.is_symlink():
             raise BrokenFile(f"{path}: missing")
         if not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
-            raise BrokenFile(f"{path}: truncated or of another size than recorded")
+            raise BrokenFile(f"{path}: truncated or of another size than its manifest says")
         if sha256(path) != entry.get("sha256"):
             raise BrokenFile(f"{path}: contents changed since they were written (checksum differs)")
     return Checkpoint(folder, manifest)

@@ -1,4 +1,4 @@
-"""Which commit the installed code is: asked of git in a checkout, recorded in a wheel by its build and in a job's copy.
+"""Which commit the installed code is: asked of git in a checkout, kept in a wheel by its build and in a job's copy.
 
 The build (`hatch_build.py`) uses this module too, so it needs the standard library only.
 """
@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RECORD = "commit.json"  # in the package, of a wheel and of a source archive
+COMMIT_FILE = "commit.json"  # in the package, of a wheel and of a source archive
 MAX_DIFF_BYTES = 2_000_000
 # A patch that `git apply` takes, however the user likes to look at differences.
 _PATCH = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative")
@@ -29,7 +29,7 @@ class CodeState:
     reason: str = ""
     snapshot: str = ""
 
-    def record(self) -> str:
+    def json(self) -> str:
         """What a build keeps of it; a copy for a job keeps the uncommitted changes too."""
         left_out = () if self.snapshot else ("diff", "snapshot")
         return json.dumps({key: value for key, value in asdict(self).items() if key not in left_out}) + "\n"
@@ -46,11 +46,11 @@ def state_of(root: Path) -> CodeState:
     if (root / ".git").exists():  # an installed package inside somebody else's repository is not that repository
         return _of_checkout(root)
     try:
-        found = json.loads((root / "flowmbpo" / RECORD).read_text(encoding="utf-8"))
+        found = json.loads((root / "flowmbpo" / COMMIT_FILE).read_text(encoding="utf-8"))
         texts = {key: str(found.get(key, "")) for key in ("diff", "snapshot")}
         return CodeState(str(found["commit"]), bool(found["dirty"]), reason=str(found["reason"]), **texts)
     except (OSError, ValueError, KeyError, TypeError):
-        return CodeState(reason=f"{root} is no git checkout, and its build recorded no commit")
+        return CodeState(reason=f"{root} is no git checkout, and its build kept no commit")
 
 
 def _of_checkout(root: Path) -> CodeState:

@@ -188,7 +188,7 @@ class DeliveryThread:
         except (UserError, WorkFailed):
             self._begun.set_result(None)
             raise
-        log.warning("%s. The run starts all the same: its records are kept and delivered later.", reason)
+        log.warning("%s. The run starts all the same: its entries are kept and delivered later.", reason)
         return create.key
 
     def run(self, journal: Journal, files: RunFiles, step: Callable[[], int]) -> None:
@@ -260,7 +260,7 @@ class DeliveryThread:
                 failures = 0
             except Exception as error:  # whatever MLflow and its libraries come up with
                 if not failures and not reported:
-                    log.warning("%s. Records are kept in %s and delivered later.", error, delivery.files.tracking)
+                    log.warning("%s. Entries are kept in %s and delivered later.", error, delivery.files.tracking)
                 reported = False
                 failures += 1
             if stopping:

@@ -32,7 +32,7 @@ class Unreachable(WorkFailed):
 
 
 class Refused(WorkFailed):
-    """The store will never take this record; trying again cannot help."""
+    """The store will never take this entry; trying again cannot help."""
 
 
 def open_client(store: Store, *, write: bool) -> MlflowClient:

@@ -1,6 +1,6 @@
 """Brings order after processes that could not: delivers what was left in journals, marks dead runs as KILLED.
 
-Not here: telling whether a run is dead (`liveness`) and how records reach MLflow (`delivery`).
+Not here: telling whether a run is dead (`liveness`) and how entries reach MLflow (`delivery`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Synced:
     """What became of one run's journal. `problem` is empty where everything arrived."""
 
     run_id: str
-    records: int
+    entries: int
     status: str
     problem: str = ""
 
@@ -88,7 +88,7 @@ def sync_run(files: RunFiles, store: Store | None) -> Synced:
         problem = ""
         if left := delivery.refused:
             why = "; ".join(refused.reasons(files.refused)[:2])
-            problem = f"{left} records are refused and kept in {files.refused} ({why})"
+            problem = f"{left} entries are refused and kept in {files.refused} ({why})"
         return Synced(run_id, pending + accepted, status, problem)
     except (UserError, WorkFailed, OSError) as error:
         return Synced(run_id, 0, status, str(error))

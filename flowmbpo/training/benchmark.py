@@ -28,7 +28,7 @@ _OPERANDS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_addmm_activation": 1
 _REPEATS = 3
 
 
-class ProductRecorder(TorchDispatchMode):
+class ProductCounter(TorchDispatchMode):
     """Counts the matrix products that run inside it, those of the backward pass included."""
 
     def __init__(self) -> None:
@@ -98,9 +98,9 @@ def _count_products(algorithm: Algorithm, epoch: int) -> dict[str, Counter[Produ
     found = {}
     algorithm.begin_epoch(epoch)
     for name, phase in algorithm.phases:
-        with ProductRecorder() as recorder:
+        with ProductCounter() as counter:
             phase()
-        found[name] = recorder.products
+        found[name] = counter.products
     return found
 
 

@@ -160,7 +160,7 @@ def _store(tracking_uri: str | None) -> str:
         MlflowWriter(store).check()
     except Unreachable as error:
         cure = (
-            "start the server or correct MLFLOW_TRACKING_URI; until then runs keep their records, and `flowmbpo sync`"
+            "start the server or correct MLFLOW_TRACKING_URI; until then runs keep their entries, and `flowmbpo sync`"
         )
         raise Bad(str(error), f"{cure} delivers them", fatal=False) from None
     return f"{store} is written to"

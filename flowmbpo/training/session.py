@@ -225,7 +225,7 @@ class _Session:
             self.watcher.ended()
         if self.tracker.delivery.undelivered:
             refused = self.tracker.delivery.refused
-            lacks = f"has refused {refused} records of this run" if refused else "lacks part of this run"
+            lacks = f"has refused {refused} entries of this run" if refused else "lacks part of this run"
             self.watcher.message(
                 f"the tracking store {lacks}; they are kept, and `flowmbpo sync` delivers them", warning=True
             )

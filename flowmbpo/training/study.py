@@ -1,7 +1,7 @@
-"""Optuna's record of a search, and the processes that work on it at once: which trial is whose, and whether that one
+"""Optuna's file of a search, and the processes that work on it at once: which trial is whose, and whether that one
 lives.
 
-The record is Optuna's journal file, which is right for network disks too, where several writers damage a sqlite file.
+It is Optuna's journal file, which is right for network disks too, where several writers damage a sqlite file.
 Not here: what a trial trains (`sweep`).
 """
 

@@ -16,7 +16,7 @@ import pytest
 
 from flowmbpo.cluster import preflight
 from flowmbpo.cluster.job import TrainingTask, train
-from flowmbpo.cluster.states import recorded_state
+from flowmbpo.cluster.states import reported_state
 from flowmbpo.cluster.task import Attempt, resumable_epoch, runs_of_tasks
 from flowmbpo.runs.layout import RunFiles
 
@@ -72,7 +72,7 @@ def test_a_run_that_ends_is_completed(start, directory):
     record = submission.tasks[0].state
     assert (record.exit_code, record.starts, record.requeued) == (0, 1, False)
     assert record.peak_memory_mb > 1
-    assert recorded_state(submission.tasks[0]).state == "COMPLETED"
+    assert reported_state(submission.tasks[0]).state == "COMPLETED"
     environment = json.loads((directory / "runs" / "r123_0" / "environment.json").read_text())
     assert environment["FLOWMBPO_JOB"] == "123_0"
     assert environment["MLFLOW_TRACKING_URI"] == submission.tracking_uri
@@ -156,7 +156,7 @@ def test_sigterm_of_a_cancelled_job_does_not(start, directory, programs):
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
     assert not submission.tasks[0].state.requeued
-    assert recorded_state(submission.tasks[0]).state == "CANCELLED"
+    assert reported_state(submission.tasks[0]).state == "CANCELLED"
     assert "requeue" not in calls(programs)
 
 
@@ -170,14 +170,14 @@ def test_a_cancelled_task_does_not_start(start, directory, make_submission):
 def test_a_failing_run_fails_the_job(start, programs):
     process, submission = start("fails")
     assert process.wait(60) == 1
-    assert recorded_state(submission.tasks[0]).state == "FAILED"
+    assert reported_state(submission.tasks[0]).state == "FAILED"
     assert "requeue" not in calls(programs)
 
 
 def test_a_killed_run_is_shown_as_killed(start):
     process, submission = start("killed")
     assert process.wait(60) == 128 + signal.SIGKILL
-    assert recorded_state(submission.tasks[0]).state == "KILLED"
+    assert reported_state(submission.tasks[0]).state == "KILLED"
 
 
 def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
@@ -189,7 +189,7 @@ def test_a_killed_job_is_shown_as_killed_and_continued(start, directory):
     process.kill()
     process.wait()
     os.kill(child, signal.SIGKILL)
-    assert recorded_state(submission.tasks[0]).state == "KILLED"
+    assert reported_state(submission.tasks[0]).state == "KILLED"
     process, submission = start("until 2")
     assert process.wait(60) == 0
     assert [path.name for path in (directory / "runs").glob("r*")] == ["r123_0"]

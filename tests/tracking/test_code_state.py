@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowmbpo.tracking import provenance
-from flowmbpo.tracking.code_state import RECORD, state_of
+from flowmbpo.tracking.code_state import COMMIT_FILE, state_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -82,7 +82,7 @@ def test_a_checkout_of_another_owner_is_asked_too(checkout, monkeypatch):
 
 
 def test_every_way_not_to_know_has_its_reason(checkout, tmp_path, monkeypatch):
-    assert "recorded no commit" in state_of(tmp_path).reason
+    assert "kept no commit" in state_of(tmp_path).reason
     (checkout / ".git" / "HEAD").write_text("nonsense")
     assert "not a git repository" in state_of(checkout).reason
     monkeypatch.setenv("PATH", "")
@@ -132,7 +132,7 @@ def test_a_wheel_knows_the_commit_it_was_built_from(builds, where, tmp_path):
 
 
 def test_building_leaves_no_record_in_the_checkout(builds):
-    assert not list((builds / "source").rglob(RECORD))
+    assert not list((builds / "source").rglob(COMMIT_FILE))
     assert git(builds / "source", "status", "--porcelain") == ""
 
 
@@ -143,6 +143,6 @@ def test_a_wheel_built_without_git_says_so(builds, tmp_path):
     subprocess.run(["rm", "-rf", source / ".git"], check=True)
     build(source, target, "wheel")
     (wheel,) = target.glob("*.whl")
-    record = json.loads(zipfile.ZipFile(wheel).read(f"flowmbpo/{RECORD}"))
-    assert record["commit"] == ""
-    assert "no git checkout" in record["reason"]
+    commit = json.loads(zipfile.ZipFile(wheel).read(f"flowmbpo/{COMMIT_FILE}"))
+    assert commit["commit"] == ""
+    assert "no git checkout" in commit["reason"]

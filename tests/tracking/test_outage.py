@@ -51,7 +51,7 @@ def test_a_server_that_is_killed_and_restarted_under_a_run(server, about, tmp_pa
         wait_for(lambda: delivered(tracker))
         server.kill()
         log(tracker, range(21, 61))
-        wait_for(lambda: "Records are kept" in caplog.text)
+        wait_for(lambda: "Entries are kept" in caplog.text)
         checkpoint = tracker.files.root / "checkpoints" / "epoch-000050"
         checkpoint.mkdir(parents=True)
         (checkpoint / "state.json").write_text("{}")
@@ -101,7 +101,7 @@ def test_a_server_that_comes_during_the_run(server, about, tmp_path):
 
 
 def test_repeating_everything_changes_nothing(server, about, tmp_path):
-    """The cursor is lost (power failure): all records are delivered a second time."""
+    """The cursor is lost (power failure): all entries are delivered a second time."""
     server.start()
     store = resolve_store(server.uri)
     with start_run(store, about, tmp_path / "runs") as tracker:

@@ -31,12 +31,12 @@ def test_a_run_that_was_deleted_and_restored_has_everything(store, about, client
     assert tracker.delivery.refused >= 4  # RUNNING, tags, points, the file, FINISHED
 
     (still,) = recovery.sync_runs(runs, None)
-    assert f"{tracker.delivery.refused} records are refused and kept" in still.problem
+    assert f"{tracker.delivery.refused} entries are refused and kept" in still.problem
     client.restore_run(run_id)
     assert recovery.undelivered_runs(runs, None)
     (done,) = recovery.sync_runs(runs, None)
     assert (done.problem, done.status) == ("", "FINISHED")
-    assert done.records >= 4
+    assert done.entries >= 4
     assert history(client, run_id, "train/epoch") == [(step, float(step)) for step in range(1, 9)]
     assert "note.txt" in {file.path for file in client.list_artifacts(run_id)}
     assert client.get_run(run_id).info.status == "FINISHED"

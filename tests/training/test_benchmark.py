@@ -2,25 +2,25 @@
 
 import torch
 
-from flowmbpo.training.benchmark import ProductRecorder, measure_training
+from flowmbpo.training.benchmark import ProductCounter, measure_training
 from tests.training.tiny import tiny
 
 
 def test_products_are_counted_with_their_shapes_backward_included():
     layer = torch.nn.Linear(8, 4)
     x = torch.randn(16, 8, requires_grad=True)
-    with ProductRecorder() as recorder:
+    with ProductCounter() as counter:
         layer(x).sum().backward()
     # forward [16, 8] x [8, 4]; backward for the input [16, 4] x [4, 8] and for the weight [4, 16] x [16, 8]
-    shapes = {(a, b) for a, b, _ in recorder.products}
+    shapes = {(a, b) for a, b, _ in counter.products}
     assert shapes == {((16, 8), (8, 4)), ((16, 4), (4, 8)), ((4, 16), (16, 8))}
-    assert sum(recorder.products.values()) == 3
+    assert sum(counter.products.values()) == 3
 
 
 def test_ensembles_count_as_batched_products():
-    with ProductRecorder() as recorder:
+    with ProductCounter() as counter:
         torch.baddbmm(torch.zeros(3, 1, 4), torch.randn(3, 16, 8), torch.randn(3, 8, 4))
-    assert set(recorder.products) == {((3, 16, 8), (3, 8, 4), torch.float32)}
+    assert set(counter.products) == {((3, 16, 8), (3, 8, 4), torch.float32)}
 
 
 def test_the_report_is_complete():

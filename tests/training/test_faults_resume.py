@@ -76,18 +76,18 @@ def test_another_version_of_the_code_is_shown_and_needs_a_flag(run):
 
 
 def code_of_a_wheel():
-    code_state.installed = lambda: code_state.CodeState(reason="its build recorded no commit")
+    code_state.installed = lambda: code_state.CodeState(reason="its build kept no commit")
 
 
 def test_what_cannot_be_compared_is_told_and_no_obstacle(run):
     said = run.run("run", "--resume", run.run_id, "--epochs", 4, before=code_of_a_wheel)
-    assert "git commit: of the tests then, unknown now (its build recorded no commit)" in said
+    assert "git commit: of the tests then, unknown now (its build kept no commit)" in said
     assert "git commit: of the tests then" not in run.run("run", "--resume", run.run_id, "--epochs", 5)
 
 
 def test_a_run_says_that_its_commit_is_unknown(work):
     said = work.run("run", "small", "--epochs", 1, before=code_of_a_wheel)
-    assert "warning: the commit of the code is unknown: its build recorded no commit" in said
+    assert "warning: the commit of the code is unknown: its build kept no commit" in said
 
 
 def test_commits_are_compared_where_both_are_known(monkeypatch):
