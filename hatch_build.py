@@ -1,4 +1,4 @@
-"""Records the commit in wheels and source archives: once installed there is no checkout to ask."""
+"""Keeps the commit in wheels and source archives: once installed there is no checkout to ask."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CommitHook(BuildHookInterface):
         if version != "editable" and not (root / "flowmbpo" / COMMIT_FILE).exists():
             self._folder = tempfile.TemporaryDirectory()
             file = Path(self._folder.name) / COMMIT_FILE
-            file.write_text(state_of(root).json(), encoding="utf-8")
+            file.write_text(state_of(root).as_json(), encoding="utf-8")
             build_data["force_include"][str(file)] = f"flowmbpo/{COMMIT_FILE}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

@@ -26,7 +26,7 @@ def take(jobs: Path) -> str:
     """Copy the package that runs now unless that has been done; returns the name of the copy below `jobs`/code."""
     files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc")
     state = replace(code_state.state_of(PACKAGE.parent), snapshot="")  # a job that submits runs from a copy itself
-    digest = hashlib.sha256(state.json().encode())
+    digest = hashlib.sha256(state.as_json().encode())
     for path in files:
         if path.name != code_state.COMMIT_FILE:
             digest.update(f"\0{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
@@ -35,7 +35,7 @@ def take(jobs: Path) -> str:
     if not target.is_dir():
         with atomic_folder(target) as new:
             shutil.copytree(PACKAGE, new / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-            commit = replace(state, snapshot=name).json()
+            commit = replace(state, snapshot=name).as_json()
             (new / PACKAGE.name / code_state.COMMIT_FILE).write_text(commit, encoding="utf-8")
     return name
 

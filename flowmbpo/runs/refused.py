@@ -17,7 +17,7 @@ Refusal = tuple[Entry, str]  # and the reason
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries, oldest first; none without the file."""
+    """The entries, oldest first; none without the file. There an entry has the key `record`, an older word."""
     return [entry for line in _lines(path) if (entry := parse_entry(json.dumps(line.get("record")).encode()))]
 
 

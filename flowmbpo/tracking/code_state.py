@@ -29,7 +29,7 @@ class CodeState:
     reason: str = ""
     snapshot: str = ""
 
-    def json(self) -> str:
+    def as_json(self) -> str:
         """What a build keeps of it; a copy for a job keeps the uncommitted changes too."""
         left_out = () if self.snapshot else ("diff", "snapshot")
         return json.dumps({key: value for key, value in asdict(self).items() if key not in left_out}) + "\n"

@@ -69,9 +69,9 @@ def calls(programs) -> str:
 def test_a_run_that_ends_is_completed(start, directory):
     process, submission = start("ends", submitted_at=time.time() - 100)
     assert process.wait(60) == 0
-    record = submission.tasks[0].state
-    assert (record.exit_code, record.starts, record.requeued) == (0, 1, False)
-    assert record.peak_memory_mb > 1
+    reported = submission.tasks[0].state
+    assert (reported.exit_code, reported.starts, reported.requeued) == (0, 1, False)
+    assert reported.peak_memory_mb > 1
     assert reported_state(submission.tasks[0]).state == "COMPLETED"
     environment = json.loads((directory / "runs" / "r123_0" / "environment.json").read_text())
     assert environment["FLOWMBPO_JOB"] == "123_0"

@@ -131,7 +131,7 @@ def test_a_wheel_knows_the_commit_it_was_built_from(builds, where, tmp_path):
     assert (found.dirty, found.reason) == (False, "")
 
 
-def test_building_leaves_no_record_in_the_checkout(builds):
+def test_building_leaves_no_commit_file_in_the_checkout(builds):
     assert not list((builds / "source").rglob(COMMIT_FILE))
     assert git(builds / "source", "status", "--porcelain") == ""
 
