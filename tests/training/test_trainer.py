@@ -115,15 +115,19 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("kind", ["mlp", "flow"])
+@pytest.fixture(scope="module", params=[(kind, recipe) for kind in ("mlp", "flow") for recipe in RECIPES], ids="-".join)
+def uninterrupted(request, tmp_path_factory):
+    kind, recipe = request.param
+    whole = make(tmp_path_factory.mktemp("whole"), tiny(kind=kind, **RECIPES[recipe]))
+    whole.train()
+    return whole
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
-def test_resuming_is_exact(tmp_path, monkeypatch, k, kind, recipe):
+def test_resuming_is_exact(tmp_path, monkeypatch, uninterrupted, k):
     """Interrupted after k epochs (the replay wraps around at 3, episodes are cut), read back from disk."""
     monkeypatch.setattr(trainer_module, "PATIENCE_SECONDS", 1e9)  # a busy machine would end the phase in its middle
-    experiment = tiny(kind=kind, **RECIPES[recipe])
-    whole = make(tmp_path / "whole", experiment)
-    whole.train()
+    whole, experiment = uninterrupted, uninterrupted.experiment
 
     stop = StopRequest()
     first = make(tmp_path / "parts", experiment, stop=stop)
