@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowmbpo.api import compare, load_policy, run, runs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["compare", "load_policy", "run", "runs"]
 
 

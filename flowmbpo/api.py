@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flowmbpo.data_types import JSON, Document
 from flowmbpo.runs import checkpoint
+from flowmbpo.spec.identity import check_seeds
 from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.reader import open_reader
 
@@ -31,8 +32,8 @@ log = logging.getLogger("flowmbpo")
 def run(
     names: str | Sequence[str],
     *,
-    seeds: Sequence[int] = (0,),
-    overrides: Mapping[str, JSON] | Sequence[str] = (),
+    seeds: int | Sequence[int] = 0,
+    overrides: Mapping[str, JSON] | str | Sequence[str] = (),
     device: str = "auto",
     epochs: int | None = None,
     time_limit: float | None = None,
@@ -49,13 +50,15 @@ def run(
 
     from flowmbpo.training import session
 
-    known = _registry(registry)
-    chosen = [known.resolve(name, overrides).spec for name in dict.fromkeys(_listed(names))]
     options = session.RunOptions(device, _uri(tracking_uri), epochs, time_limit, PICTURES)
-    given = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    numbers = check_seeds([seeds] if isinstance(seeds, int) else seeds)
+    changed = overrides if isinstance(overrides, Mapping) else _listed(overrides)
+    given = [f"{key}={value}" for key, value in changed.items()] if isinstance(changed, Mapping) else changed
+    known = _registry(registry)
+    chosen = [known.resolve(name, changed).spec for name in dict.fromkeys(_listed(names))]
     results: list[Document] = []
     for experiment in chosen:
-        for seed in seeds:
+        for seed in numbers:
             result = session.train(experiment, seed, options, watcher or _LogWatcher(), given)
             results.append(result.document())
             if result.exit_code > 2:

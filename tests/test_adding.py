@@ -104,7 +104,7 @@ def command(tmp_path_factory):
     (package / "envs/line.py").write_text(ENVIRONMENT, encoding="utf-8")
     insert(package / "envs/__init__.py", "ENVIRONMENTS = {", '"line": ("flowmbpo.envs.line", "LineEnv"),')
     insert(package / "spec/schema.py", "# --- environment -", SECTION)
-    insert(package / "spec/schema.py", "Union[(AntEnvSpec, ", "LineEnvSpec, ")
+    insert(package / "spec/schema.py", "] = (AntEnvSpec, ", "LineEnvSpec, ")
     # a command
     (package / "cli/hello.py").write_text(COMMAND, encoding="utf-8")
     insert(package / "cli/app.py", '"reproduce": "reproduce.reproduce",', ' "hello": "hello.hello",')
@@ -113,8 +113,9 @@ def command(tmp_path_factory):
     insert(package / "tracking/metrics.md", "epochs finished when the point was written | trainer |", row)
     insert(package / "training/trainer.py", 'metrics["train/epoch"] =', ' metrics["train/answer"] =')
 
-    def run(*arguments: object) -> str:
-        return run_process(*arguments, folder=work, variables={"PYTHONPATH": str(copy)}).out
+    def run(*arguments: object, code: int = 0) -> str:
+        done = run_process(*arguments, folder=work, variables={"PYTHONPATH": str(copy)}, code=code)
+        return done.err if code else done.out
 
     run.work = work
     return run
@@ -128,6 +129,11 @@ def test_an_experiment(command):
 def test_a_command(command):
     assert command("hello") == "hello\n"
     assert "Greet." in command("--help")
+
+
+def test_the_rules_know_an_added_environment(command):
+    said = command("run", "added", "--dry-run", "--set", "world_model.latent_dim=5", code=2)
+    assert "must be 2, the width of an observation" in said
 
 
 def test_an_integrator_an_environment_and_a_metric(command):

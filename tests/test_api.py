@@ -47,6 +47,29 @@ def test_mistakes_are_exceptions(here):
     assert not (here / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"epochs": 0}, "epochs 0: allowed are whole numbers from 1"),
+        ({"epochs": "6"}, "epochs '6': allowed"),
+        ({"time_limit": -1}, "time limit -1: allowed are seconds"),
+        ({"time_limit": "30m"}, "time limit '30m': allowed are seconds"),
+        ({"time_limit": float("nan")}, "time limit nan"),
+        ({"seeds": [3, 3]}, "seed 3 is named twice"),
+        ({"seeds": -1}, "seed -1: allowed are 0 to 2147483647"),
+        ({"seeds": [2**70]}, "allowed are 0 to"),
+        ({"seeds": ["a"]}, "seed 'a': allowed"),
+        ({"seeds": [1.5]}, "seed 1.5: allowed"),
+        ({"overrides": "train.horizon=-1"}, "train.horizon"),
+    ],
+)
+def test_arguments_are_checked_before_anything_starts(here, arguments, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        flowmbpo.run("pointmass", **arguments)
+    assert not (here / "runs").exists()
+    assert not (here / "mlflow.db").exists()
+
+
 def test_importing_the_package_loads_nothing():
     program = (
         "import sys, flowmbpo; print(len([m for m in sys.modules if m.startswith('flowmbpo')]), 'torch' in sys.modules)"

@@ -146,14 +146,12 @@ def slurm_time(text: str | None) -> str | None:
 
 def parse_seeds(seed: int | None, seeds: str | None) -> list[int]:
     """The seeds of `--seed N` or `--seeds 0,1,2`; [0] when neither is given. Raises UserError."""
+    from flowmbpo.spec.identity import check_seeds  # looks for extensions, which --help does not need
+
     if seed is not None and seeds is not None:
         raise UserError("give --seed or --seeds, not both")
     if seeds is None:
         found = [0 if seed is None else seed]
     else:
         found = [int(part) for part in parse_list("--seeds", seeds, r"\d{1,9}", "a seed, as in --seeds 0,1,2")]
-    if len(set(found)) < len(found):
-        raise UserError(f"--seeds {seeds!r}: a seed is named twice; two equal runs prove nothing")
-    if any(not 0 <= value < 2**31 for value in found):
-        raise UserError(f"seed {found[0]}: allowed are 0 to {2**31 - 1}")
-    return found
+    return check_seeds(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,6 +70,8 @@ def run(
     else:
         notify = usual_target()
     plan: list[tuple[Experiment, int]] = []
+    if resume == "":
+        raise UserError("--resume needs the id of a run, or its beginning; `flowmbpo runs` shows them")
     if resume:
         refuse_with_resume(
             {"experiment names": names, "--seed": seed is not None, "--seeds": seeds, "--set": overrides}
@@ -87,6 +90,7 @@ def run(
         plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
     if dry_run:
         _check_options(device, tracking_uri, resume)
+        _check_recorded(experiment for experiment, _ in plan)
         from flowmbpo.cli import forecast
         from flowmbpo.tracking.provenance import gpu_names
 
@@ -114,10 +118,15 @@ def run(
         else:
             results.append(session.resume(resume, options, watcher(), registry=registry, accept_changes=accept_changes))
             _notify(notify, results[-1])
-        for experiment, number in plan:
+        for begun, (experiment, number) in enumerate(plan, start=1):
             results.append(session.train(experiment, number, options, watcher(), overrides or ()))
             _notify(notify, results[-1])
             if results[-1].exit_code > 2:  # a signal ends the whole command
+                from flowmbpo.spec.identity import run_name
+
+                left = [run_name(other.name, seed) for other, seed in plan[begun:]]
+                if left:
+                    tables.say(f"not started: {', '.join(left)}", style="yellow")
                 break
     if as_json:
         tables.print_json([result.document() for result in results])
@@ -147,6 +156,16 @@ def _check_options(device: str, tracking_uri: str | None, resume: str | None) ->
         from flowmbpo.training.session import resumable
 
         resumable(resume)
+
+
+def _check_recorded(experiments: Iterable[Experiment]) -> None:
+    """Torch reads these files, so it is loaded only where there are any."""
+    for experiment in experiments:
+        if pretrain := experiment.train.pretrain:
+            from flowmbpo.training.recorded import open_recorded
+
+            with open_recorded(pretrain, experiment.env):
+                pass
 
 
 def _show_plan(plan: list[tuple[Experiment, int]], forecasts: list[Forecast], as_json: bool) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import index
+from typing import SupportsIndex
 
 from pydantic import BaseModel
 
+from flowmbpo.errors import UserError
 from flowmbpo.spec.schema import Experiment
 
 # Labels, resources and expectations: two experiments that differ only here are the same experiment.
@@ -48,6 +51,18 @@ def diff_values(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, t
     """`diff` for flat values, such as those a tracking store remembers."""
     keys = dict.fromkeys([*a, *b])
     return {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in keys if a.get(key, ABSENT) != b.get(key, ABSENT)}
+
+
+def check_seeds(seeds: Iterable[object]) -> list[int]:
+    """Raises UserError for what cannot be the seeds of several runs."""
+    found: list[int] = []
+    for seed in seeds:
+        if not isinstance(seed, SupportsIndex) or not 0 <= index(seed) < 2**31:
+            raise UserError(f"seed {seed!r}: allowed are 0 to {2**31 - 1}")
+        if index(seed) in found:
+            raise UserError(f"seed {seed} is named twice; two equal runs prove nothing")
+        found.append(index(seed))
+    return found
 
 
 def run_name(name: str, seed: int) -> str:

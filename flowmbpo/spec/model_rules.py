@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowmbpo.spec.rule import Rule, Values, requirements
-from flowmbpo.spec.schema import ENV_EXTENSIONS, AntEnvSpec, PointMassEnvSpec
+from flowmbpo.spec.schema import ENV_SECTIONS, AntEnvSpec
 from flowmbpo.spec.training_rules import sequence_key
 
 UNSTABLE_EULER_SUBSTEPS = 8
@@ -11,14 +11,12 @@ DISTURBANCES = ("torque_noise", "payload", "action_delay", "observation_noise", 
 
 
 def _observation_dim(v: Values) -> int:
-    kind = v.env.kind
-    if kind == "pointmass":
-        return PointMassEnvSpec.observation_dim
-    if kind in ENV_EXTENSIONS:
-        section = ENV_EXTENSIONS[kind]
-        return section(**{key: v[f"env.{key}"] for key in section.model_fields}).observation_dim
-    keys = ("hidden_velocities", "observation_stack")
-    return AntEnvSpec(**{key: v[f"env.{key}"] for key in keys}).observation_dim
+    section = ENV_SECTIONS[v.env.kind]
+    if isinstance(section.observation_dim, int):
+        return section.observation_dim
+    # Keys that are not read here are not to blame.
+    keys = ("hidden_velocities", "observation_stack") if section is AntEnvSpec else section.model_fields
+    return int(section(**{key: v[f"env.{key}"] for key in keys}).observation_dim)
 
 
 def _another_width(v: Values) -> object:

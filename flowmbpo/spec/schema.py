@@ -8,7 +8,7 @@ depends on another key: everything else follows from these classes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Field
 
@@ -75,13 +75,12 @@ class PointMassEnvSpec(Section):
 
 
 ENV_EXTENSIONS = extensions("flowmbpo.envs", EnvExtension, ("ant", "pointmass"))
+_ENVS: tuple[Any, ...] = (AntEnvSpec, PointMassEnvSpec, *ENV_EXTENSIONS.values())
+ENV_SECTIONS: dict[str, Any] = {section.model_fields["kind"].default: section for section in _ENVS}
 if TYPE_CHECKING:
     EnvSpec = AntEnvSpec | PointMassEnvSpec | EnvExtension
 else:
-    EnvSpec = Annotated[
-        Union[(AntEnvSpec, PointMassEnvSpec, *ENV_EXTENSIONS.values())],
-        Field(discriminator="kind"),
-    ]
+    EnvSpec = Annotated[Union[(*_ENVS,)], Field(discriminator="kind")]
 
 
 # Velocity evaluations per substep of each ODE scheme; the schemes themselves are in `models/integrators.py`.

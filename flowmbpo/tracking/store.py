@@ -10,14 +10,14 @@ import re
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from flowmbpo.errors import UserError, WorkFailed
-from flowmbpo.runs.files import locked
+from flowmbpo.runs.files import is_locked, locked
 
 EXPERIMENT = "flowmbpo"
 ARTIFACTS = "mlartifacts"  # folder beside a sqlite store
@@ -135,9 +135,10 @@ def check_store(store: Store, *, write: bool = False) -> bool:
         raise UserError(f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove the link")
     if write:
         _check_writable(path)
-    tables = _tables(path)
-    if tables and "alembic_version" not in tables and _schema_lock_file(path).exists():
-        with schema_lock(path):  # another process may be making the schema at this moment: look again when it is done
+    # Another process may be making the schema, table by table: what there is counts when it is done.
+    making, tables = is_locked(_schema_lock_file(path)), _tables(path)
+    if making or is_locked(_schema_lock_file(path)):
+        with suppress(PermissionError), schema_lock(path):
             tables = _tables(path)
     if tables and "alembic_version" not in tables:
         raise WorkFailed(f"{path} is a database of something else than MLflow; name another --tracking-uri")

@@ -6,8 +6,10 @@ Not here: recording them (`rollout`), learning from them (`algorithms.pwm`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.envs.contract import Env
@@ -29,6 +31,17 @@ def write_recorded(path: Path, episodes: HeldOut, env: EnvSpec, about: Mapping[s
 
 def read_recorded(pretrain: PretrainSpec, env: Env, spec: EnvSpec) -> HeldOut:
     """The recorded episodes, on the device of `env`. Raises UserError where it is missing, broken or foreign."""
+    with open_recorded(pretrain, spec) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        steps, count = tensors["rewards"].shape
+        episodes = HeldOut.of(env, steps=steps, episodes=count)
+        episodes.load_state_dict(tensors)
+    return episodes
+
+
+@contextmanager
+def open_recorded(pretrain: PretrainSpec, spec: EnvSpec) -> Iterator[Any]:
+    """The file, whose header has been read: raises UserError where it is missing, broken or foreign, here or within."""
     check_recorded(pretrain)
     path = Path(pretrain.data)
     try:
@@ -39,12 +52,8 @@ def read_recorded(pretrain: PretrainSpec, env: Env, spec: EnvSpec) -> HeldOut:
             there, here = json.loads(words["env"]), spec.model_dump(mode="json")
             if other := {key: value for key, value in there.items() if here.get(key) != value}:
                 raise BrokenFile(f"it was recorded in another environment ({json.dumps(other)})")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            steps, count = tensors["rewards"].shape
-            episodes = HeldOut.of(env, steps=steps, episodes=count)
-            episodes.load_state_dict(tensors)
+            yield file
     except (BrokenFile, KeyError, ValueError, RuntimeError, MemoryError) as error:
         raise UserError(
             f"train.pretrain.data: {path} cannot be used: {error}. `flowmbpo record RUN --out FILE` makes such a file"
         ) from error
-    return episodes

@@ -101,7 +101,7 @@ def recipe_of(run_id: str) -> Recipe:
 def repeat(recipe: Recipe, watcher: Watcher) -> Outcome:
     """Train the run again in a temporary folder with a store of its own, with as many threads, and compare.
 
-    Raises WorkFailed when the training fails or is interrupted.
+    Raises WorkFailed when the training fails, SystemExit when a signal ends it.
     """
     if said := continue_with_threads(recipe.threads, accept_changes=False):
         watcher.message(said)
@@ -114,6 +114,9 @@ def repeat(recipe: Recipe, watcher: Watcher) -> Outcome:
         experiment = experiment.model_copy(update={"train": experiment.train.model_copy(update={"pretrain": there})})
     with tempfile.TemporaryDirectory(prefix="flowmbpo-reproduce-") as folder, contextlib.chdir(folder):
         result = session.train(experiment, recipe.seed, options, watcher)
+        if result.status == "KILLED":
+            watcher.message("interrupted: nothing was compared, and nothing of the repetition is kept", warning=True)
+            raise SystemExit(result.exit_code)
         if result.status != "FINISHED":
             raise WorkFailed(f"the repetition ended as {result.status}: {result.message}")
         return compare(RunFiles(then), RunFiles(Path(folder) / RUNS / result.run_id))

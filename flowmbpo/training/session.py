@@ -51,6 +51,14 @@ class RunOptions:
     pictures: Mapping[str, Callable[[RunFiles, str], Path]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises UserError."""
+        epochs, limit = self.epochs, self.time_limit
+        if epochs is not None and not (isinstance(epochs, int) and epochs >= 1):
+            raise UserError(f"epochs {epochs!r}: allowed are whole numbers from 1")
+        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+            raise UserError(f"time limit {limit!r}: allowed are seconds, more than 0")
+
 
 def train(
     experiment: Experiment, seed: int, options: RunOptions, watcher: Watcher, overrides: Sequence[str] = ()
@@ -77,6 +85,11 @@ def train(
         tracker = start_run(store, about, RUNS)
         checkpoints = CheckpointWriter(RunFiles.of(tracker.run_id), experiment, seed, tracker, overrides)
         target = options.epochs or experiment.train.max_epochs
+        if target > experiment.train.max_epochs:
+            watcher.message(
+                f"its spec ends at epoch {experiment.train.max_epochs} (train.max_epochs), before epoch {target}",
+                warning=True,
+            )
         return _Session(built, seed, options, watcher, stop, tracker, checkpoints, target).run()
 
 
@@ -126,6 +139,11 @@ def resume(
         for unknown in not_compared(state.manifest.get("code", {})):
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
         tags = all_tags(files.journal)
+        if options.epochs and options.epochs < state.epoch:
+            raise UserError(
+                f"run {run_id} has done {state.epoch} epochs, more than --epochs {options.epochs}; "
+                "give a larger number, or none"
+            )
         target = options.epochs or number(tags.get(TARGET_TAG)) or experiment.train.max_epochs
         limit_threads(experiment.resources.cpus)
         if said := continue_with_threads(number(tags.get(THREADS_TAG)), accept_changes):

@@ -134,16 +134,19 @@ def test_a_file_where_a_folder_is_needed(tmp_path):
         open_client(resolve_store("sqlite:///file/sub/mlflow.db", tmp_path), write=True)
 
 
-def test_a_schema_that_another_process_is_making_is_waited_for(tmp_path):
-    """MLflow makes its tables first and their version last; half of it is no database of another program."""
+@pytest.mark.parametrize("tables", [("runs", "alembic_version"), ("alembic_version", "runs")])
+@pytest.mark.parametrize("write", [False, True])
+def test_a_schema_that_another_process_is_making_is_waited_for(tmp_path, tables, write):
+    """Half of MLflow's tables are no database of another program, nor one of another version."""
     path = tmp_path / "mlflow.db"
     maker = sqlite3.connect(path, isolation_level=None)
+    first, second = (f"CREATE TABLE {table} (version_num TEXT)" for table in tables)
     with ThreadPoolExecutor(1) as pool:
         with schema_lock(path):
-            maker.execute("CREATE TABLE runs (run_uuid TEXT)")
-            answer = pool.submit(check_store, sqlite_store(path), write=True)
+            maker.execute(first)
+            answer = pool.submit(check_store, sqlite_store(path), write=write)
             with pytest.raises(TimeoutError):
                 answer.result(0.2)
-            maker.execute("CREATE TABLE alembic_version (version_num TEXT)")
+            maker.execute(second)
         assert answer.result(60)
     maker.close()

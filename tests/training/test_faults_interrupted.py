@@ -37,6 +37,14 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(work, new_workplace, signum)
     assert_continues_as_if_never_interrupted(work, new_workplace, epoch + 3)
 
 
+def test_what_was_not_started_is_named(work):
+    command = work.start("run", "small", "--seeds", "0,1,2")
+    work.until(lambda: work.epochs_logged() >= 1, command)
+    command.send(signal.SIGINT)
+    assert command.wait() == 130, command.text
+    assert "not started: small/seed-1, small/seed-2" in command.text
+
+
 def test_a_signal_does_not_wait_for_the_many_first_updates(work):
     """They would take hours."""
     command = work.start("run", "small", "--set", "train.wm_first_updates=1_000_000")

@@ -25,7 +25,7 @@ def refused(run, *arguments, run_id=None):
     """The message of a resume that must be refused without touching the run."""
     journal = next(iter(run.folder.glob("runs/*/tracking/journal.jsonl")), None)
     before = journal.read_bytes() if journal else None
-    said = run.run("run", "--resume", run_id or run.run_id, *arguments, code=2)
+    said = run.run("run", "--resume", run.run_id if run_id is None else run_id, *arguments, code=2)
     assert "Traceback" not in said
     assert said.count("error:") == 1, said
     assert "preparing" not in said
@@ -120,6 +120,8 @@ def test_the_second_process_on_a_run_is_refused_before_it_builds_anything(work):
 def test_nothing_to_resume(run):
     assert "there is no run nonsense here" in refused(run, run_id="nonsense")
     assert "is not a run id" in refused(run, run_id="../../etc")
+    assert "--resume needs the id of a run" in refused(run, run_id="")
+    assert "has done 3 epochs, more than --epochs 2" in refused(run, "--epochs", 2)
     assert sorted(p.name for p in (run.folder / "runs").iterdir()) == [run.run_id]
     manifest_of(run).with_name("state.json").write_text("{}")
     assert "no intact resumable state" in refused(run)

@@ -65,6 +65,12 @@ def test_what_is_written_is_read_back(data, env, episodes):
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_a_dry_run_knows_files_of_another_environment(flowmbpo, data):
+    pretrain = f'train.pretrain={{data="{data}", updates=1}}'
+    said = flowmbpo("run", "pointmass", "--dry-run", "--set", pretrain)
+    assert (said.code, "another environment" in said.err) == (2, True)
+
+
 def test_wrong_files_are_one_message(tmp_path, data, env):
     whole = data.read_bytes()
     wrong = {

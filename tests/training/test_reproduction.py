@@ -1,6 +1,7 @@
 """`flowmbpo reproduce`: the same code on the same machine gives the same bits, and what differs is shown."""
 
 import json
+import signal
 
 from flowmbpo.runs.layout import RunFiles
 
@@ -38,6 +39,16 @@ def test_a_run_is_trained_again_to_the_bit(work):
 
     edit_manifests(work, lambda document: document["code"].update(torch="1.0"))
     assert "torch: 1.0 ->" in work.run("reproduce", work.run_id, "--check", code=2)
+
+
+def test_an_interrupted_repetition_is_no_failure(work):
+    work.run("run", "small", "--device", "cpu", "--epochs", 4000, "--time-limit", "5s")
+    command = work.start("reproduce", work.run_id, "--check")
+    work.until(lambda: "started" in command.text, command)
+    command.send(signal.SIGINT)
+    assert command.wait() == 130, command.text
+    assert "nothing of the repetition is kept" in command.text
+    assert "continued" not in command.text
 
 
 def test_what_cannot_be_reproduced(work):
