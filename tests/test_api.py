@@ -35,6 +35,8 @@ def test_what_readme_shows(here):
     evaluated = flowmbpo.load_policy(results.loc[0, "run_id"], checkpoint_name="last")
     evaluated.begin(8)
     assert (evaluated.act(names["observations"])[0] == evaluated(names["observations"])).all()
+    with pytest.raises(ValueError, match="observations of 3 numbers: this policy was trained on 2"):
+        evaluated([[0.0, 0.0, 0.0]])
 
 
 def test_mistakes_are_exceptions(here):

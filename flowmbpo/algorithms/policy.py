@@ -46,8 +46,13 @@ class DeterministicPolicy:
 
     @torch.no_grad()
     def __call__(self, obs: object) -> Tensor:
-        """Actions `[B, A]` in (-1, 1) for observations `[B, O]` (a tensor, an array or lists), each encoded anew."""
+        """Actions `[B, A]` in (-1, 1) for observations `[B, O]` (a tensor, an array or lists), each encoded anew.
+
+        Raises ValueError for another width.
+        """
         raw = torch.as_tensor(obs, dtype=torch.float32, device=self.reward_scale.device)
+        if (width := raw.shape[-1]) != (wanted := len(self.observations.moments.mean)):
+            raise ValueError(f"observations of {width} numbers: this policy was trained on {wanted}")
         return self.actor.mean_action(self.encode(raw))
 
     @torch.no_grad()

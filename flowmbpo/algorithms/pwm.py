@@ -33,7 +33,7 @@ from flowmbpo.algorithms import learner_state
 from flowmbpo.algorithms.actor_learner import ActorLearner
 from flowmbpo.algorithms.contract import Statistics
 from flowmbpo.algorithms.critic_learner import CriticLearner
-from flowmbpo.algorithms.experience import Collector
+from flowmbpo.algorithms.experience import Collector, Experience
 from flowmbpo.algorithms.held_out import HeldOut
 from flowmbpo.algorithms.imagination import (
     Transitions,
@@ -194,14 +194,20 @@ class PWM:
         self.observations.update(experience.obs)
         self.reward_scale.update(experience.rewards)
         self.center_regression()
-        with torch.no_grad():
-            predicted = self.world_model.reward(self.encode(experience.obs), experience.actions)
-        fit = reward_fit(predicted * self.reward_scale.value, experience.rewards)
         return {
-            **{f"train/{name}": value for name, value in fit.items()},
+            **self._reward_fit(experience),
             "train/reward_scale": self.reward_scale.value,
             "train/policy_entropy": self.actor.entropy_before_tanh().detach(),
         }
+
+    @torch.no_grad()
+    def _reward_fit(self, experience: Experience) -> Statistics:
+        """How well the model knows the rewards of the real steps; nothing before it has learned anything."""
+        if self.optimizers.get("world_model") and not self.model_learner.updates:
+            return {}
+        predicted = self.world_model.reward(self.encode(experience.obs), experience.actions)
+        fit = reward_fit(predicted * self.reward_scale.value, experience.rewards)
+        return {f"train/{name}": value for name, value in fit.items()}
 
     def center_regression(self) -> None:
         """Untrained heads predict the mean so far of what they are fitted to.

@@ -290,6 +290,7 @@ def test_values_that_are_not_finite_are_refused_and_counted(name):
 def test_the_reward_head_learns_and_has_a_gradient():
     """What the policy climbs: after training, predictions follow the real reward and depend on the state."""
     algorithm = learner(latent_dim=16, train=PUBLISHED | {"wm_first_updates": 300, "wm_learning_rate": 3e-3})
+    assert "train/reward_correlation" not in algorithm.rollout()  # nothing is known yet
     statistics = run_epochs(algorithm, 0, 2)
     assert statistics["train/reward_correlation"] > 0.9
     obs = algorithm.collector.experience.obs[0].clone().requires_grad_()
