@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import RUNS, JsonOption, RegistryOption, TrackingOption
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import check_output
 
 if TYPE_CHECKING:
     from flowmbpo.reports import Comparison
+
+_SUFFIXES = {"--json": ".json", "--markdown": ".md", "--csv": ".csv", "--latex": ".tex"}
 
 
 def compare(
@@ -23,7 +24,7 @@ def compare(
         typer.Argument(
             metavar="NAME|RUN_ID...",
             help="Experiments (all their finished runs) or single runs (id, its beginning, or NAME/seed-N).",
-            autocompletion=names_and_run_ids,
+            **RUNS,
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
@@ -42,6 +43,9 @@ def compare(
     chosen = [name for name, on in given.items() if on]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} exclude each other; give one of them")
+    for selector in selectors or ():
+        if chosen and Path(selector).suffix == _SUFFIXES[chosen[0]]:
+            raise UserError(f"{chosen[0]} takes no file: it prints to standard output; write {chosen[0]} > {selector}")
     if not selectors:
         raise UserError("name experiments or runs to compare; `flowmbpo list` and `flowmbpo runs` show them")
     if plot:

@@ -26,7 +26,7 @@ def _silent(function: Callable[[typer.Context, str], Iterator[str]]) -> Complete
     return complete
 
 
-def _registry_path(ctx: typer.Context) -> Path | None:
+def registry_path(ctx: typer.Context) -> Path | None:
     given = ctx.params.get("registry") or os.environ.get("FLOWMBPO_REGISTRY")
     return Path(given) if given else None
 
@@ -37,7 +37,7 @@ def experiment_names(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     from flowmbpo.spec import document
     from flowmbpo.spec.registry import find_registry
 
-    path = find_registry(_registry_path(ctx))
+    path = find_registry(registry_path(ctx))
     for name, table in document.parse(document.read(path), str(path)).data["experiments"].items():
         if table.get("abstract") is not True:
             yield name

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import DeviceOption, JsonOption, RegistryOption, TrackingOption, parse_list
+from flowmbpo.cli.options import RUNS, DeviceOption, JsonOption, RegistryOption, TrackingOption, parse_list
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
@@ -28,9 +27,7 @@ Row = dict[str, object]
 def evaluate(
     selectors: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[RUN_ID|NAME]...", help="Runs, or all runs of an experiment.", autocompletion=names_and_run_ids
-        ),
+        typer.Argument(metavar="[RUN_ID|NAME]...", help="Runs, or all runs of an experiment.", **RUNS),
     ] = None,
     rerun_all: Annotated[
         bool, typer.Option("--rerun-all", help="Every checkpoint of every run whose evaluation is not up to date.")
@@ -166,7 +163,8 @@ _SCHEMES = {
 
 def _print(rows: Sequence[Row], *, schemes: bool) -> None:
     run: tables.Columns = {"run": lambda row: f"{row['name']}/seed-{row['seed']}", "checkpoint": "checkpoint"}
-    end: tables.Columns = {"": lambda row: row["error"] or ("up to date" if row["skipped"] else "")}
+    remarked = any(row["error"] or row["skipped"] for row in rows)
+    end: tables.Columns = {"": lambda row: row["error"] or ("up to date" if row["skipped"] else "")} if remarked else {}
     what: tables.Columns = {"episodes": "episodes"}
     title, figures = "Deterministic policy, real environment, full episodes", _RESULTS
     if schemes:

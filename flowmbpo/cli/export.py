@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import names_and_run_ids
-from flowmbpo.cli.options import TrackingOption
+from flowmbpo.cli.options import RUNS, TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def export(
     selectors: Annotated[
         list[str],
-        typer.Argument(metavar="RUN|NAME...", help="One run with --out, else runs.", autocompletion=names_and_run_ids),
+        typer.Argument(metavar="RUN|NAME...", help="One run with --out, else runs.", **RUNS),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="New folder for the policy, as Hugging Face has them.")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flowmbpo.cli import streams
-from flowmbpo.cli.completion import experiment_names, names_and_run_ids, spec_keys
+from flowmbpo.cli.completion import experiment_names, names_and_run_ids, registry_path, spec_keys
 from flowmbpo.errors import UserError
 
 RegistryOption = Annotated[
@@ -20,6 +20,7 @@ RegistryOption = Annotated[
     typer.Option(
         "--registry",
         envvar="FLOWMBPO_REGISTRY",
+        is_eager=True,  # the names that other arguments hold are read with it
         help="Registry file. Default: ./experiments.toml, else the one shipped with flowmbpo.",
     ),
 ]
@@ -39,13 +40,34 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the spec.", autocompletion=spec_keys),
 ]
 CheckpointOption = Annotated[str, typer.Option("--checkpoint", metavar="best|last|EPOCH", help="Whose policy.")]
+
+
+def _without_aliases(context: typer.Context, given: Any) -> Any:
+    """Selectors of runs, an experiment's alias replaced by its name. Of a registry with mistakes nothing is known: to
+    look at runs needs none."""
+    if not given or context.resilient_parsing:
+        return given
+    from flowmbpo.spec.registry import load_registry
+
+    try:
+        aliases = load_registry(registry_path(context)).aliases
+    except UserError:
+        return given
+    if isinstance(given, str):
+        name, slash, seed = given.partition("/")
+        return aliases.get(name, name) + slash + seed
+    return [_without_aliases(context, selector) for selector in given]
+
+
+# What every argument has that selects runs.
+RUNS: dict[str, Any] = {"autocompletion": names_and_run_ids, "callback": _without_aliases}
 NameArgument = Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)]
 RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
         help="Run id, its beginning, NAME/seed-N, or an experiment: its newest run.",
-        autocompletion=names_and_run_ids,
+        **RUNS,
     ),
 ]
 NamesArgument = Annotated[

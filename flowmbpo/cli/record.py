@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import run_ids
-from flowmbpo.cli.options import CheckpointOption, DeviceOption, JsonOption, TrackingOption, parse_list
+from flowmbpo.cli.options import CheckpointOption, DeviceOption, JsonOption, RunArgument, TrackingOption, parse_list
 from flowmbpo.runs import checkpoint
 from flowmbpo.runs.files import check_output
 from flowmbpo.tracking.mlflow_artifacts import chosen_checkpoint
@@ -17,7 +16,7 @@ from flowmbpo.tracking.reader import open_reader
 
 
 def record(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="A run.", autocompletion=run_ids)],
+    run: RunArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where it goes.")],
     episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Full episodes.")] = 128,
     which: CheckpointOption = "best",

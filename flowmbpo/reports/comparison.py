@@ -177,9 +177,11 @@ def _single(runs: Sequence[RunRecord], selector: str, names: Sequence[str]) -> R
 
 def _nothing_finished(groups: Sequence[_Group]) -> str:
     parts = [f"{group.name}: {_counts(group.runs)}" for group in groups]
+    aside = any(run.set_aside for group in groups for run in group.runs)
     return (
         f"nothing to compare yet: no finished runs ({'; '.join(parts)}). `flowmbpo run {groups[0].name}` makes one; a "
         "single run of any status can be named by its id"
+        + ("; `flowmbpo tag RUN usable=yes` takes one that was set aside back in" if aside else "")
     )
 
 
@@ -187,7 +189,7 @@ def _counts(runs: Sequence[RunRecord]) -> str:
     words = [
         f"{count} {status.lower()}"
         for status in ("FINISHED", "RUNNING", "FAILED", "KILLED")
-        if (count := sum(run.status == status for run in runs))
+        if (count := sum(run.status == status and not run.set_aside for run in runs))
     ]
     if aside := sum(run.set_aside for run in runs):
         words.append(f"{aside} set aside")

@@ -36,7 +36,7 @@ The deterministic policy of epoch {epoch:,} ({env_steps:,} environment steps), t
 
 ```python
 from pathlib import Path
-from typing import Any
+
 from policy import Policy  # {policy} of this folder; needs torch, safetensors and numpy
 
 policy = Policy(Path("."), "{config}", "{weights}")

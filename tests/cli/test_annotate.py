@@ -6,6 +6,7 @@ import pytest
 
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
+from tests.cli.point import REGISTRY
 
 
 @pytest.fixture
@@ -35,6 +36,26 @@ def test_a_note_is_mlflows_description(flowmbpo, ids):
     assert "odd curve" in flowmbpo("compare", "quickstart").out
 
 
+def test_an_alias_means_its_experiment_where_runs_are_selected(flowmbpo, ids, tmp_path):
+    registry = tmp_path / "experiments.toml"
+    valid = REGISTRY.replace("experiments.point", "experiments.quickstart")
+    registry.write_text(valid.replace("description", 'aliases = ["quick"]\ndescription'))
+    commands = (
+        ["runs", "quick", "--json"],
+        ["watch", "quick/seed-1"],
+        ["note", "quick", "text"],
+        ["export", "quick", "--csv", "points.csv"],
+        ["compare", "quick/seed-0", "--json"],
+    )
+    for command in commands:
+        assert flowmbpo(*command).code == 0, command
+    for command in (["eval", "quick"], ["render", "quick", "--out", "r.html"], ["record", "quick", "--out", "r"]):
+        assert "checkpoint" in flowmbpo(*command).err, command
+    registry.write_text("[")  # names are then taken as they are written
+    assert flowmbpo("runs", "quickstart").code == 0
+    assert "no run matches 'quick'" in flowmbpo("runs", "quick").err
+
+
 def test_a_run_that_is_set_aside_is_not_counted(flowmbpo, ids):
     def compared():
         document = flowmbpo("compare", "quickstart", "--json").json()
@@ -47,6 +68,11 @@ def test_a_run_that_is_set_aside_is_not_counted(flowmbpo, ids):
     assert "wrong driver" in flowmbpo("compare", "quickstart").out
     assert "usable=no" in flowmbpo("runs").out
     assert flowmbpo("compare", ids[1], "--json").json()["rows"][0]["peak_reward"] == 200.0  # asked for by its id
+    assert flowmbpo("tag", ids[0], "usable=no", "--why", "wrong driver").code == 0
+    message = flowmbpo("compare", "quickstart").err.replace("\n", " ")
+    assert "no finished runs (quickstart: 2 set aside)" in message
+    assert "`flowmbpo tag RUN usable=yes` takes one that was set aside back in" in message
+    assert flowmbpo("tag", ids[0], "usable=yes").code == 0
     assert flowmbpo("tag", ids[1], "usable=yes").code == 0
     assert compared() == (150.0, [])
 

@@ -79,6 +79,7 @@ class SyntheticStoreAgain(SyntheticStore):
         (["compare", "5M-basline"], "5M-baseline"),
         (["compare", "idle"], "no finished runs"),
         (["compare", "5M-baseline", "--json", "--csv"], "--json and --csv"),
+        (["compare", "5M-baseline", "--csv", "c.csv"], "--csv > c.csv"),
         (["compare", "5M-baseline", "--plot", "no/curves.png"], "cannot be written"),
         (["compare", "5M-baseline", "--plot", "curves.txt"], ".png"),
         (["compare", "5M-baseline", "--tracking-uri", "sqlite:///none.db"], "does not exist"),

@@ -230,6 +230,7 @@ def test_the_table_says_what_the_models_guess_is_not(flowmbpo, here, run_id):
     assert outcome.code == 0, outcome.text
     assert "model's guess" in outcome.out
     assert "not the result" in outcome.err
+    assert "model's guess ┃\n" in outcome.out  # no column for remarks where there are none
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_a_model_folder(flowmbpo, here, tmp_path):
     assert card.data.license == "mit"
     assert f"flowmbpo reproduce {run.run_id} --check" in card.text
     assert json.loads((out / "config.json").read_text())["experiment"]["name"] == "point"
+    assert "from typing" not in card.text
     program = (  # the card's own lines, where flowmbpo is not installed
         "import sys; sys.modules['flowmbpo'] = None; sys.path.insert(0, '.')\n"
         "from pathlib import Path; from policy import Policy\n"
