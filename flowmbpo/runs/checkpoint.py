@@ -158,8 +158,8 @@ def _evaluated_reward(folder: Path) -> float | None:
 _C = TypeVar("_C", bound=Candidate)
 
 
-def select(candidates: Sequence[_C], which: str) -> list[_C]:
-    """Of one run's checkpoints those called `best`, `last`, `all` or by an epoch, ascending.
+def select(candidates: Sequence[_C], which: str, *, several: bool = True) -> list[_C]:
+    """Of one run's checkpoints those called `best`, `last`, by an epoch or, if `several` may be, `all`, ascending.
 
     The best has the highest rating, of equals the earliest; where none was evaluated it is the last. Raises UserError
     for a choice that names none, and when there is nothing to choose from.
@@ -167,7 +167,7 @@ def select(candidates: Sequence[_C], which: str) -> list[_C]:
     ordered = sorted(candidates, key=lambda candidate: candidate.epoch or 0)
     if not ordered:
         raise UserError("the run has no checkpoint yet, so there is no policy")
-    if which == "all":
+    if which == "all" and several:
         return ordered
     if which == "last":
         return ordered[-1:]
@@ -176,7 +176,9 @@ def select(candidates: Sequence[_C], which: str) -> list[_C]:
     named = [candidate for candidate in ordered if str(candidate.epoch) == which]
     if not named:
         epochs = ", ".join(str(epoch) for epoch in dict.fromkeys(candidate.epoch for candidate in ordered))
-        raise UserError(f"--checkpoint {which}: the run has no such checkpoint; allowed are best, last, all, {epochs}")
+        allowed = f"best, last, {'all, ' if several else ''}{epochs}"
+        why = "one checkpoint is wanted here" if which == "all" else "the run has no such checkpoint"
+        raise UserError(f"--checkpoint {which}: {why}; allowed are {allowed}")
     return named[-1:]
 
 

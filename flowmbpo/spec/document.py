@@ -19,6 +19,7 @@ from flowmbpo.spec.toml_positions import Positions
 
 MAX_BYTES = 500_000
 _MAX_SYNTAX_PROBLEMS = 10
+_NAME_A_FILE = "name a TOML file, for instance with --registry experiments.toml"
 _AT_LINE = re.compile(r"^(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)$", re.DOTALL)
 _LEADING_ZERO = re.compile(r"0\d+")
 _LONG_NUMBER = re.compile(r"[0-9_]{4300,}")
@@ -59,17 +60,20 @@ def read(path: Path) -> bytes:
         # Without O_NONBLOCK the opening of a pipe would wait for a writer that may never come.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise refuse("not a regular file", "name a TOML file, for instance experiments.toml")
-            content = file.read(MAX_BYTES + 1)
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = file.read(MAX_BYTES + 1) if regular else b""
     except FileNotFoundError:
         if path.is_symlink():
             raise refuse(f"a link to {os.readlink(path)}, which does not exist", "repair or remove the link") from None
         raise refuse("no such file", "name a registry with --registry PATH, or work in the folder of yours") from None
     except IsADirectoryError:
-        raise refuse("this is a directory", f"did you mean {path / 'experiments.toml'}?") from None
+        inside = path / "experiments.toml"
+        hint = f"did you mean {inside}?" if inside.is_file() else _NAME_A_FILE
+        raise refuse("this is a directory", hint) from None
     except (OSError, ValueError) as error:
         raise refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not regular:
+        raise refuse("not a regular file", _NAME_A_FILE)
     if len(content) > MAX_BYTES:
         raise refuse(f"larger than {MAX_BYTES:,} bytes, so probably not a registry")
     return content

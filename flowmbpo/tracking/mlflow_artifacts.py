@@ -24,7 +24,7 @@ def chosen_checkpoint(reader: Reader, run: str, which: str) -> Iterator[tuple[Ru
     Raises WorkFailed where they are not there, or not intact (BrokenFile from the caller's reading included).
     """
     record = select_run(reader.runs(), run)
-    found = select(reader.checkpoints([record]), which)[-1]
+    (found,) = select(reader.checkpoints([record]), which, several=False)
     try:
         with checkpoint_folder(reader.store, found) as folder:
             yield record, found, folder

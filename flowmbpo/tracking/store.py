@@ -133,6 +133,8 @@ def check_store(store: Store, *, write: bool = False) -> bool:
         return True
     if path.is_symlink() and not path.resolve().parent.is_dir():
         raise UserError(f"{path} is a link to {os.readlink(path)}, which does not exist; repair or remove the link")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a database file; use sqlite:///{path / 'mlflow.db'}")
     if write:
         _check_writable(path)
     # Another process may be making the schema, table by table: what there is counts when it is done.
@@ -179,8 +181,6 @@ def _check_writable(path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror}); name another --tracking-uri") from None
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a database file; use sqlite:///{path / 'mlflow.db'}")
     for place in (folder, path):
         if place.exists() and not os.access(place, os.W_OK):
             raise UserError(f"{place} is not writable; run elsewhere or name another --tracking-uri")

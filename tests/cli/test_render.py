@@ -93,8 +93,12 @@ def test_the_files_may_be_in_the_artifact_store_only(flowmbpo, here, run_id):
         (["--out", "r.avi"], r"must end in .html, .mp4 or .gif"),
         (["--out", "nowhere/r.gif"], "there is no folder"),
         (["--out", "folder.html"], "is a folder"),
-        (["--out", "r.html", "--checkpoint", "3"], "no such checkpoint; allowed are best, last, all, 2, 4"),
-        (["--out", "r.html", "--checkpoint", "worst"], "allowed are best, last, all, 2, 4"),
+        (["--out", "r.html", "--checkpoint", "3"], "no such checkpoint; allowed are best, last, 2, 4"),
+        (["--out", "r.html", "--checkpoint", "worst"], "allowed are best, last, 2, 4"),
+        (
+            ["--out", "r.html", "--checkpoint", "all"],
+            "one checkpoint is wanted here; allowed are best, last, 2, 4",
+        ),
         (["--out", "r.html", "--device", "abacus"], "abacus"),
     ],
 )

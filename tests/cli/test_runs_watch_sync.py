@@ -88,6 +88,7 @@ def test_nothing_yet_is_no_error(tmp_path, flowmbpo, monkeypatch):
     ("arguments", "code", "message"),
     [
         (("runs", "--tracking-uri", "sqlite:///nowhere.db"), 2, "does not exist yet"),
+        (("runs", "--tracking-uri", "sqlite:///."), 2, "is a folder, not a database file"),
         (("runs", "--tracking-uri", "mlruns"), 2, "is not supported"),
         (("runs", "--tracking-uri", "http://127.0.0.1:9"), 1, "connection refused"),
         (("runs", "--status", "busy"), 2, "use RUNNING, FINISHED"),

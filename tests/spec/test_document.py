@@ -161,6 +161,13 @@ def test_paths_that_are_no_registry(tmp_path):
         with pytest.raises(RegistryError) as caught:
             load_registry(path)
         assert caught.value.problems[0].place.line == 1
+    with pytest.raises(RegistryError, match="1: not a regular file"):
+        load_registry(fifo)
+    (tmp_path / "folder" / "experiments.toml").mkdir(parents=True)
+    with pytest.raises(RegistryError, match="hint: name a TOML file"):
+        load_registry(tmp_path / "folder" / "experiments.toml")
+    with pytest.raises(RegistryError, match="hint: name a TOML file"):
+        load_registry(tmp_path / "folder")  # no file in it either
 
 
 def test_a_registry_that_is_a_link_to_nothing_is_told_and_no_other_used(tmp_path, monkeypatch):
