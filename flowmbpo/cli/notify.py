@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -59,7 +60,13 @@ def check_target(target: str) -> None:
     except ValueError as error:
         raise UserError(f"--notify {target!r}: {error}") from None
     if not words or not shutil.which(words[0]):
-        raise UserError(f"--notify {target!r} is neither a URL (http://...) nor a command that exists here")
+        what = "neither a URL (http://...) nor a command that exists here"
+        raise UserError(f"--notify {target!r} is {what}{_hint(target)}")
+
+
+def _hint(command: str) -> str:
+    """What to write where it looks as if a shell were expected to read it."""
+    return "; it is run without a shell, so write sh -c '...'" if re.search(r"[|&;<>$`~]|^\w+=", command) else ""
 
 
 def event_of(result: RunResult) -> str:
@@ -82,6 +89,8 @@ def notify(target: str, result: RunResult) -> str:
             with urllib.request.urlopen(request, timeout=seconds):
                 return ""
         done = subprocess.run(shlex.split(target), input=document, capture_output=True, timeout=seconds, check=False)
-        return f"exit code {done.returncode}" if done.returncode else ""
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        ended = f"{target!r} ended with exit code {done.returncode}{said and f' ({said})'}{_hint(target)}"
+        return ended if done.returncode else ""
     except Exception as error:  # a receiver may fail in any way; the run has not
         return str(error) or type(error).__name__

@@ -142,7 +142,7 @@ def _notify(target: str | None, result: RunResult) -> None:
     from flowmbpo.cli.notify import notify
 
     if target and (problem := notify(target, result)):
-        tables.say(f"nobody was notified: {problem}", style="yellow")
+        tables.say(f"warning: nobody was notified: {problem}", style="yellow")
 
 
 def _check_options(device: str, tracking_uri: str | None, resume: str | None) -> None:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from flowmbpo.cli.notify import check_target, event_of, notify, usual_target
+from flowmbpo.cli.run import _notify
 from flowmbpo.errors import UserError
 from flowmbpo.training.result import RunResult
 
@@ -91,10 +92,22 @@ def test_a_command(tmp_path):
     program = f"import sys; open({str(file)!r}, 'w').write(sys.stdin.read())"
     assert notify(f'{sys.executable} -c "{program}"', result("KILLED")) == ""
     assert json.loads(file.read_text())["event"] == "stopped"
-    assert notify(f"{sys.executable} -c 'raise SystemExit(3)'", result()) == "exit code 3"
+    assert notify(f"{sys.executable} -c 'raise SystemExit(3)'", result()).endswith("ended with exit code 3")
+    problem = notify(f"{sys.executable} -c 'raise SystemExit(\"no mail\")' | mail me", result())
+    assert "exit code 1 (no mail); it is run without a shell" in problem
 
 
 @pytest.mark.parametrize("target", ["", "no-such-program-anywhere", "http://", "'"])
 def test_wrong_targets(target):
     with pytest.raises(UserError, match="--notify"):
         check_target(target)
+
+
+def test_a_variable_is_no_command():
+    with pytest.raises(UserError, match="without a shell, so write sh -c"):
+        check_target("TO=me mail")
+
+
+def test_a_failure_is_a_warning(capsys):
+    _notify("false", result())
+    assert capsys.readouterr().err == "warning: nobody was notified: 'false' ended with exit code 1\n"
