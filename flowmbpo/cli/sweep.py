@@ -120,10 +120,15 @@ def _show(name: str, found: Found) -> None:
         ],
         right=["trial", "evaluated R"],
     )
-    if found.unfinished:
+    if found.interrupted:
         tables.say(
-            f"{found.unfinished} trial(s) or runs of the winner have begun and not ended. When their processes have "
-            "ended (`flowmbpo jobs`), the same command shows the result; where one was killed it goes on"
+            f"{found.interrupted} trial(s) or runs of the winner were interrupted; the same command without --dry-run "
+            "goes on with them"
+        )
+    if active := found.unfinished - found.interrupted:
+        tables.say(
+            f"{active} trial(s) or runs of the winner are trained by other processes; when those have ended, the same "
+            "command shows the result (`flowmbpo jobs` lists jobs)"
         )
     if found.searched is None:
         return

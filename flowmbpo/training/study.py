@@ -31,6 +31,7 @@ from flowmbpo.runs.lock import (
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.storages.journal import JournalFileSymlinkLock
+    from optuna.trial import FrozenTrial
 
 JOURNAL = "optuna.journal"
 _LOCK_SECONDS = 120  # after that the process that holds Optuna's lock was killed
@@ -115,11 +116,10 @@ class Worker:
         with locked(self._journal):
             trial = None
             for known in study.trials:
-                owner = known.user_attrs.get(_PROCESS)
-                if known.state != TrialState.RUNNING or (owner and not _is_gone(owner)):
+                if not is_interrupted(known):
                     continue
                 trial = Trial(study, known._trial_id)
-                killed = known.user_attrs.get(_KILLED, 0) + bool(owner)
+                killed = known.user_attrs.get(_KILLED, 0) + bool(known.user_attrs.get(_PROCESS))
                 trial.set_user_attr(_KILLED, killed)
                 if killed < KILLS:
                     break
@@ -145,6 +145,12 @@ class Worker:
     def give_back(self, trial: Trial) -> None:
         """Somebody else may go on with it."""
         trial.set_user_attr(_PROCESS, {})
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether it has begun and not ended, and nobody works on it."""
+    owner = trial.user_attrs.get(_PROCESS)
+    return trial.state.name == "RUNNING" and (not owner or _is_gone(owner))
 
 
 def _is_gone(owner: dict[str, str]) -> bool:

@@ -29,7 +29,7 @@ from flowmbpo.tracking.store import Store, check_store
 from flowmbpo.training import session
 from flowmbpo.training.progress import Progress, StopTraining, Watcher
 from flowmbpo.training.search_space import Space, decoded, suggest, with_values
-from flowmbpo.training.study import JOURNAL, WHY, Worker, open_study
+from flowmbpo.training.study import JOURNAL, WHY, Worker, is_interrupted, open_study
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -82,7 +82,7 @@ class Row(TypedDict):
 class Found:
     """How a search stands. `searched` is the winner's value in the search, `reported` the mean over `winner_runs` (seed
     -> best evaluated R) that decides; each is None before it is known, or where a winner's run failed. `unfinished`
-    trials or winner's runs have begun and not ended."""
+    trials or winner's runs have begun and not ended; the process of the `interrupted` among them is gone."""
 
     study: str
     trials: list[Row]
@@ -90,6 +90,7 @@ class Found:
     searched: float | None
     winner_runs: dict[int, float | None]
     unfinished: int
+    interrupted: int
 
     @property
     def reported(self) -> float | None:
@@ -128,7 +129,7 @@ def _work(
         parent = sweep_run(store, f"{sweep.name}-sweep", study.study_name)
     while trial := worker.claim(study, trials):
         params = {key: suggest(trial, key, form) for key, form in sweep.space.items()}
-        say(f"trial {trial.number + 1} of {trials}: {json.dumps(params)}")
+        say(f"trial {trial.number} ({trial.number + 1} of {trials}): {json.dumps(params)}")
         tags = {**parent.child_tags, "flowmbpo.trial": str(trial.number)}
         options = replace(sweep.options, tags=tags, pictures={})
         try:
@@ -241,7 +242,8 @@ class _Run:
 
 def _found(sweep: Sweep, study: Study, trials: int, folder: Path) -> Found:
     known = study.trials
-    found = Found(study.study_name, [_row(sweep, trial) for trial in known], {}, None, {}, _unfinished(known))
+    rows = [_row(sweep, trial) for trial in known]
+    found = Found(study.study_name, rows, {}, None, {}, *_unfinished(known))
     if found.unfinished or len(known) < trials:
         return found
     valued = [(row["value"], row["params"]) for row in found.trials if row["value"] is not None]
@@ -249,18 +251,19 @@ def _found(sweep: Sweep, study: Study, trials: int, folder: Path) -> Found:
         raise WorkFailed("no trial came to a result; `flowmbpo runs` shows how they ended")
     found.searched, found.params = max(valued, key=lambda pair: pair[0])
     winners = open_study(folder, _winners(study, sweep.experiment(found.params, "tuned"))).trials
-    found.unfinished = _unfinished(winners)
+    found.unfinished, found.interrupted = _unfinished(winners)
     values = {sweep.seeds + trial.number: trial.value for trial in winners}
     found.winner_runs = {seed: values.get(seed) for seed in range(sweep.seeds, 2 * sweep.seeds)}
     return found
 
 
-def _unfinished(trials: Sequence[FrozenTrial]) -> int:
-    return sum(trial.state.name == "RUNNING" for trial in trials)
+def _unfinished(trials: Sequence[FrozenTrial]) -> tuple[int, int]:
+    """How many have not ended, and how many of them nobody trains."""
+    return sum(trial.state.name == "RUNNING" for trial in trials), sum(map(is_interrupted, trials))
 
 
 def _row(sweep: Sweep, trial: FrozenTrial) -> Row:
-    state = trial.state.name.lower()
+    state = "interrupted" if is_interrupted(trial) else trial.state.name.lower()
     return {
         "number": trial.number,
         "state": trial.user_attrs.get(WHY, state),

@@ -29,10 +29,14 @@ COMMAND = ["sweep", "small", "--space", "space.toml", "--seeds", 1, "--epochs", 
 def test_a_killed_search_goes_on(work):
     (work.folder / "space.toml").write_text(SPACE)
     first = work.start(*COMMAND, "--trials", 6)
-    work.until(lambda: "trial 2 of 6" in first.text, first)
+    work.until(lambda: "trial 1 (2 of 6)" in first.text, first)
     first.send(signal.SIGKILL)
     first.wait()
-    assert json.loads(_json(work.run(*COMMAND, "--trials", 6, "--json", "--dry-run")))["unfinished"] == 1
+    found = json.loads(_json(work.run(*COMMAND, "--trials", 6, "--json", "--dry-run")))
+    assert (found["unfinished"], found["interrupted"], found["trials"][1]["state"]) == (1, 1, "interrupted")
+    said = work.run(*COMMAND, "--trials", 6, "--dry-run")
+    assert "were interrupted; the same command without --dry-run goes on" in " ".join(said.split())
+    assert "flowmbpo jobs" not in said
     document = json.loads(_json(work.run(*COMMAND, "--trials", 6, "--json")))
     trials = document["trials"]
     assert [trial["number"] for trial in trials] == [0, 1, 2, 3, 4, 5]
@@ -202,6 +206,7 @@ def test_the_shipped_space_is_valid():
         ('"train.num_envs" = { low = 4, high = 2 }', "low < high"),
         ('"train.num_envs" = { from = 4 }', "choices"),
         ('"train.num_envs" = 4', "choices"),
+        ('"train.num_envs" = 4\n"train.horizn" = { choices = [16] }', "horizn"),
         ('"train.num_envs" = { choices = [] }', "no values"),
         ("train.num_envs = { choices = [4] }", "quotation marks"),
         ('"train.num_envs" = { low = 2, high = 4, step = 0 }', "step above 0"),
