@@ -44,7 +44,7 @@ def usual_target() -> str | None:
         if target:
             check_target(target)
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        tables.err.print(f"nobody will be notified: {source}: {error}", style="yellow", markup=False, highlight=False)
+        tables.say(f"warning: nobody will be notified: {source}: {error}", style="yellow")
         return None
     return target or None
 

@@ -59,7 +59,7 @@ def test_the_usual_target(tmp_path, monkeypatch, capsys):
     for wrong in ("notify = 3\n", "notify", "notify = 'nothing-like-it'\n"):
         file.write_text(wrong)
         assert usual_target() is None
-    assert capsys.readouterr().err.count("nobody will be notified") == 4
+    assert capsys.readouterr().err.count("warning: nobody will be notified") == 4
 
 
 def test_a_post():
