@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowmbpo.data_types import JSON, Document
+from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.spec.identity import check_seeds
 from flowmbpo.spec.registry import Registry, load_registry
@@ -95,6 +97,8 @@ def load_policy(
     from flowmbpo.training import loading
     from flowmbpo.training.devices import choose_device
 
+    with suppress(UserError):  # no registry is needed to load what is there
+        selector = _registry(None).without_alias(selector)
     with chosen_checkpoint(open_reader(_uri(tracking_uri)), selector, checkpoint_name) as (_, _, folder):
         return loading.load_policy(checkpoint.verify(folder, "checkpoint"), choose_device(device))
 

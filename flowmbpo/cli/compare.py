@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.options import RUNS, JsonOption, RegistryOption, TrackingOption
+from flowmbpo.cli.options import SELECTS_RUNS, JsonOption, RegistryOption, TrackingOption
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import check_output
 
@@ -24,7 +24,7 @@ def compare(
         typer.Argument(
             metavar="NAME|RUN_ID...",
             help="Experiments (all their finished runs) or single runs (id, its beginning, or NAME/seed-N).",
-            **RUNS,
+            **SELECTS_RUNS,
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

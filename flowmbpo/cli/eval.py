@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.options import RUNS, DeviceOption, JsonOption, RegistryOption, TrackingOption, parse_list
+from flowmbpo.cli.options import SELECTS_RUNS, DeviceOption, JsonOption, RegistryOption, TrackingOption, parse_list
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
@@ -27,7 +27,7 @@ Row = dict[str, object]
 def evaluate(
     selectors: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN_ID|NAME]...", help="Runs, or all runs of an experiment.", **RUNS),
+        typer.Argument(metavar="[RUN_ID|NAME]...", help="Runs, or all runs of an experiment.", **SELECTS_RUNS),
     ] = None,
     rerun_all: Annotated[
         bool, typer.Option("--rerun-all", help="Every checkpoint of every run whose evaluation is not up to date.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.options import RUNS, TrackingOption
+from flowmbpo.cli.options import SELECTS_RUNS, TrackingOption
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.tracking.reader import Reader, open_reader, select_runs
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def export(
     selectors: Annotated[
         list[str],
-        typer.Argument(metavar="RUN|NAME...", help="One run with --out, else runs.", **RUNS),
+        typer.Argument(metavar="RUN|NAME...", help="One run with --out, else runs.", **SELECTS_RUNS),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="New folder for the policy, as Hugging Face has them.")

@@ -50,24 +50,23 @@ def _without_aliases(context: typer.Context, given: Any) -> Any:
     from flowmbpo.spec.registry import load_registry
 
     try:
-        aliases = load_registry(registry_path(context)).aliases
+        registry = load_registry(registry_path(context))
     except UserError:
         return given
     if isinstance(given, str):
-        name, slash, seed = given.partition("/")
-        return aliases.get(name, name) + slash + seed
-    return [_without_aliases(context, selector) for selector in given]
+        return registry.without_alias(given)
+    return [registry.without_alias(selector) for selector in given]
 
 
 # What every argument has that selects runs.
-RUNS: dict[str, Any] = {"autocompletion": names_and_run_ids, "callback": _without_aliases}
+SELECTS_RUNS: dict[str, Any] = {"autocompletion": names_and_run_ids, "callback": _without_aliases}
 NameArgument = Annotated[str, typer.Argument(help="Experiment or alias.", autocompletion=experiment_names)]
 RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
         help="Run id, its beginning, NAME/seed-N, or an experiment: its newest run.",
-        **RUNS,
+        **SELECTS_RUNS,
     ),
 ]
 NamesArgument = Annotated[

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.completion import run_ids
-from flowmbpo.cli.options import JsonOption, TrackingOption
+from flowmbpo.cli.options import SELECTS_RUNS, JsonOption, TrackingOption
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.reader import open_reader, select_run
 
@@ -22,9 +21,7 @@ _SHOWN = 10  # points that differ
 def reproduce(
     run_id: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN", help="Run id, its beginning, or NAME/seed-N, of this directory.", autocompletion=run_ids
-        ),
+        typer.Argument(metavar="RUN", help="Run id, its beginning, or NAME/seed-N, of this directory.", **SELECTS_RUNS),
     ],
     check: Annotated[bool, typer.Option("--check", help="Train it again and compare every point.")] = False,
     accept_changes: Annotated[

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from flowmbpo.cli import tables
-from flowmbpo.cli.options import RUNS, JsonOption, TrackingOption
+from flowmbpo.cli.options import SELECTS_RUNS, JsonOption, TrackingOption
 from flowmbpo.cli.progress import duration
 from flowmbpo.errors import UserError
-from flowmbpo.runs import layout
+from flowmbpo.runs.layout import RUNS
 from flowmbpo.tracking.reader import open_reader, select_runs
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import check_store, resolve_store
@@ -39,7 +39,7 @@ _COLUMNS: tables.Columns = {
 def runs(
     selectors: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|RUN_ID]...", help="Only these.", **RUNS),
+        typer.Argument(metavar="[NAME|RUN_ID]...", help="Only these.", **SELECTS_RUNS),
     ] = None,
     status: Annotated[list[str] | None, typer.Option(help=f"Only runs that are {', '.join(STATUSES)}.")] = None,
     tracking_uri: TrackingOption = None,
@@ -76,7 +76,7 @@ def _mention_undelivered() -> None:
     """Say when runs in this directory have entries that no store has yet."""
     from flowmbpo.tracking.recovery import undelivered_runs
 
-    if waiting := undelivered_runs(layout.RUNS, None):
+    if waiting := undelivered_runs(RUNS, None):
         tables.say(
             f"{len(waiting)} run(s) here have entries that are not in MLflow yet "
             f"({', '.join(files.root.name[:12] for files in waiting[:3])}); `flowmbpo sync` delivers them."

@@ -49,6 +49,11 @@ class Registry(Loaded):
         """Experiments that can be run, without abstract entries and aliases."""
         return [name for name, entry in self.entries.items() if not entry.abstract]
 
+    def without_alias(self, selector: str) -> str:
+        """A selector of runs, NAME or NAME/seed-N, with the name behind an alias; any other as it is."""
+        name, slash, seed = selector.partition("/")
+        return self.aliases.get(name, name) + slash + seed
+
     def canonical(self, name_or_alias: str) -> str:
         """The name behind a name or alias. Raises UnknownExperiment."""
         name = self.aliases.get(name_or_alias, name_or_alias)
