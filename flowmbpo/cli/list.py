@@ -26,9 +26,7 @@ def list_experiments(registry: RegistryOption = None, as_json: JsonOption = Fals
         return
     wide = not tables.on_terminal(tables.out) or tables.out.width >= _WIDE
     tables.show(rows, False, {head: cell for head, cell in _COLUMNS.items() if wide or head not in _WIDE_ONLY})
-    tables.say(
-        "size: nominal, of the family; built: parameters of encoder, dynamics and reward head. `flowmbpo show NAME` has the rest."
-    )
+    tables.say("size: nominal, of the family; built: parameters of encoder, dynamics and reward head")
 
 
 def _row(registry: Registry, name: str) -> dict[str, object]:
