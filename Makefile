@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.installed
 	$(BIN)/flowmbpo run quickstart
 
-# Four processes for two cores, because two of them have the tests of a real Slurm, which mostly wait.
+# Three processes for two cores, because tests of a real Slurm mostly wait.
 test: $(VENV)/.installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=30
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30
 
 # What a commit should pass: lint, types, and the tests that need no training, no server and no other process.
 check: lint

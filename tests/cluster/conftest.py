@@ -15,6 +15,7 @@ import pytest
 from flowmbpo.cluster.request import JobRequest
 from flowmbpo.cluster.submission import Submission
 from tests.cluster.real_slurm import PROGRAMS, REGISTRY, SCRIPT, Cluster
+from tests.command import Outcome
 
 Programs = Callable[..., Path]
 
@@ -91,8 +92,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, slurm: Path) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, slurm: Path, flowmbpo: Callable[..., Outcome]) -> Iterator[Cluster]:
     (tmp_path / "experiments.toml").write_text(REGISTRY)
-    found = Cluster(tmp_path, slurm)
+    found = Cluster(tmp_path, slurm, flowmbpo)
     yield found
     found.clear()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -16,7 +19,7 @@ from flowmbpo.cluster.submission import TaskState, submissions
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.records import RunRecord
 from flowmbpo.tracking.store import resolve_store
-from tests.command import environment, run_process
+from tests.command import Outcome, environment, run_process
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
@@ -61,8 +64,9 @@ if {{"run", "sweep"}} & {{*sys.orig_argv}}:
 class Cluster:
     """flowmbpo in an empty directory, as a user of the cluster calls it."""
 
-    def __init__(self, directory: Path, conf: Path) -> None:
+    def __init__(self, directory: Path, conf: Path, here: Callable[..., Outcome]) -> None:
         self.directory = directory
+        self.here = here  # runs a command in this process
         self.environment = environment() | {"SLURM_CONF": str(conf), "XDG_CONFIG_HOME": str(directory)}
 
     def flowmbpo(self, *arguments: str, code: int = 0) -> str:
@@ -78,7 +82,11 @@ class Cluster:
         return json.loads(self.flowmbpo("submit", *arguments, "--json"))
 
     def jobs(self) -> dict[str, dict[str, Any]]:
-        return {row["job"]: row for row in json.loads(self.flowmbpo("jobs", "--json"))}
+        """A process for each of the many looks would take a third of the machine from what is looked at."""
+        with contextlib.chdir(self.directory), mock.patch.dict(os.environ, self.environment, clear=True):
+            done = self.here("jobs", "--json")
+        assert done.code == 0, done.text
+        return {row["job"]: row for row in done.json()}
 
     def until(self, condition: Callable[[dict[str, dict[str, Any]]], bool], minutes: float = 10) -> dict[str, Any]:
         """Look at the table until it satisfies the condition; returns it."""
@@ -111,7 +119,9 @@ class Cluster:
             time.sleep(0.5)
 
     def start_now(self, job: str) -> None:
-        """Slurm waits two minutes before it starts a requeued job; the tests need not."""
+        """Slurm waits two minutes before it starts a requeued job; the tests need not. In the second in which it was
+        requeued, though, its credential is revoked, and a job that starts then is killed."""
+        time.sleep(2)
         self.program("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
