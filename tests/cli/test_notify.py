@@ -92,7 +92,8 @@ def test_a_command(tmp_path):
     program = f"import sys; open({str(file)!r}, 'w').write(sys.stdin.read())"
     assert notify(f'{sys.executable} -c "{program}"', result("KILLED")) == ""
     assert json.loads(file.read_text())["event"] == "stopped"
-    assert notify(f"{sys.executable} -c 'raise SystemExit(3)'", result()).endswith("ended with exit code 3")
+    failing = f"{sys.executable} -c 'raise SystemExit(3)'"
+    assert notify(failing, result()) == f"{failing!r} ended with exit code 3"
     problem = notify(f"{sys.executable} -c 'raise SystemExit(\"no mail\")' | mail me", result())
     assert "exit code 1 (no mail); it is run without a shell" in problem
 
