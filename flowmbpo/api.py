@@ -18,6 +18,7 @@ from flowmbpo.data_types import JSON, Document
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.spec.identity import check_seeds
+from flowmbpo.spec.learning import check_recorded
 from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.reader import open_reader
 
@@ -57,11 +58,16 @@ def run(
     changed = overrides if isinstance(overrides, Mapping) else _listed(overrides)
     given = [f"{key}={value}" for key, value in changed.items()] if isinstance(changed, Mapping) else changed
     known = _registry(registry)
-    chosen = [known.resolve(name, changed).spec for name in dict.fromkeys(_listed(names))]
+    watcher = watcher or _LogWatcher()
+    chosen = [known.resolve(name, changed) for name in known.canonical_names(_listed(names))]
+    for resolved in chosen:
+        check_recorded(resolved.spec.train.pretrain)
+        for warning in resolved.warnings:
+            watcher.message(str(warning), warning=True)
     results: list[Document] = []
-    for experiment in chosen:
+    for resolved in chosen:
         for seed in numbers:
-            result = session.train(experiment, seed, options, watcher or _LogWatcher(), given)
+            result = session.train(resolved.spec, seed, options, watcher, given)
             results.append(result.document())
             if result.exit_code > 2:
                 return pd.DataFrame(results)

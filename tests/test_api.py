@@ -72,6 +72,18 @@ def test_arguments_are_checked_before_anything_starts(here, arguments, said):
     assert not (here / "mlflow.db").exists()
 
 
+def test_data_of_every_experiment_is_looked_for_before_the_first_is_trained(here):
+    with pytest.raises(UserError, match="there is no file nope"):
+        flowmbpo.run(["pointmass", "latent-baseline"], overrides={"train.pretrain": {"data": "nope", "updates": 1}})
+    assert not (here / "runs").exists()
+
+
+def test_what_is_doubtful_is_said_before_anything_is_trained(here, caplog):
+    with pytest.raises(UserError, match="ftp"):
+        flowmbpo.run("latent-baseline", overrides={"train.wm_sequence_length": 8}, tracking_uri="ftp://nowhere")
+    assert "drifts off" in caplog.text
+
+
 def test_importing_the_package_loads_nothing():
     program = (
         "import sys, flowmbpo; print(len([m for m in sys.modules if m.startswith('flowmbpo')]), 'torch' in sys.modules)"

@@ -203,7 +203,7 @@ class PWM:
     @torch.no_grad()
     def _reward_fit(self, experience: Experience) -> Statistics:
         """How well the model knows the rewards of the real steps; nothing before it has learned anything."""
-        if self.optimizers.get("world_model") and not self.model_learner.updates:
+        if self.model_learner.optimizer is not None and not self.model_learner.updates:
             return {}
         predicted = self.world_model.reward(self.encode(experience.obs), experience.actions)
         fit = reward_fit(predicted * self.reward_scale.value, experience.rewards)

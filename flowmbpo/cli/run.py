@@ -21,6 +21,7 @@ from flowmbpo.cli.options import (
     parse_seeds,
     refuse_with_resume,
 )
+from flowmbpo.cli.problems import print_problems
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.store import check_database, resolve_store
 
@@ -69,6 +70,7 @@ def run(
         check_target(notify)
     else:
         notify = usual_target()
+    chosen: list[Experiment] = []
     plan: list[tuple[Experiment, int]] = []
     if resume == "":
         raise UserError("--resume needs the id of a run, or its beginning; `flowmbpo runs` shows them")
@@ -84,10 +86,12 @@ def run(
         found = load_registry(registry)
         from flowmbpo.spec.learning import check_recorded
 
-        chosen = [found.resolve(name, overrides or []).spec for name in dict.fromkeys(names)]
-        for experiment in chosen:
-            check_recorded(experiment.train.pretrain)
-        plan = [(experiment, number) for experiment in chosen for number in parse_seeds(seed, seeds)]
+        numbers = parse_seeds(seed, seeds)
+        for resolved in [found.resolve(name, overrides or []) for name in found.canonical_names(names)]:
+            check_recorded(resolved.spec.train.pretrain)
+            print_problems(resolved.warnings)
+            chosen.append(resolved.spec)
+        plan = [(experiment, number) for experiment in chosen for number in numbers]
     if dry_run:
         _check_options(device, tracking_uri, resume)
         _check_recorded(experiment for experiment, _ in plan)

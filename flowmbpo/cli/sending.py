@@ -10,6 +10,7 @@ import typer
 
 from flowmbpo.cli import tables
 from flowmbpo.cli.placement import Placement
+from flowmbpo.cli.problems import print_problems
 from flowmbpo.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ def drafts_of(
     for name in names:
         resolved = registry.resolve(name, overrides)
         check_recorded(resolved.spec.train.pretrain)
-        for warning in resolved.warnings:
-            _warn(str(warning))
+        print_problems(resolved.warnings)
         drafts.append(draft(name, request.job_request(resolved.spec.resources, table, asked, str(mine))))
     return drafts
 

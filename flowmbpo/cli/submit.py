@@ -91,5 +91,4 @@ def _chosen(
         raise UserError("give experiment names or --all, not both")
     if not everything and not names:
         raise UserError("name at least one experiment or give --all; `flowmbpo list` shows them")
-    chosen = registry.names() if everything else [registry.canonical(name) for name in names]
-    return list(dict.fromkeys(chosen)), parse_seeds(None, seeds)
+    return registry.names() if everything else registry.canonical_names(names), parse_seeds(None, seeds)

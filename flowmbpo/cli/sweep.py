@@ -12,6 +12,7 @@ import typer
 from flowmbpo.cli import tables
 from flowmbpo.cli.options import DeviceOption, JsonOption, NameArgument, RegistryOption, SetOption, TrackingOption
 from flowmbpo.cli.placement import Placement, with_placement
+from flowmbpo.cli.problems import print_problems
 from flowmbpo.cli.sending import drafts_of, send
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.store import check_database, resolve_store
@@ -50,7 +51,7 @@ def sweep(
 
     found = load_registry(registry)
     name, overrides = found.canonical(name), overrides or []
-    found.resolve(name, overrides)
+    warnings = found.resolve(name, overrides).warnings
     from flowmbpo.training.search_space import read_space
 
     searched = read_space(space, found, name, overrides)
@@ -72,6 +73,7 @@ def sweep(
         return
     if placement != Placement(cluster_file=placement.cluster_file, dry_run=placement.dry_run):
         raise UserError("the options of jobs need --submit; without it the search runs in this process")
+    print_problems(warnings)
     from flowmbpo.training.signals import plain_interrupt
 
     with plain_interrupt():

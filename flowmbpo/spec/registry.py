@@ -6,7 +6,7 @@ Puts the other files of this room together. Prints nothing; the command line ren
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,10 @@ class Registry(Loaded):
             f'unknown experiment "{visible(name_or_alias)}" in {self.path}. '
             f"{hint[:1].upper() + hint[1:] + ' ' if hint else ''}Known: {', '.join(known)}"
         )
+
+    def canonical_names(self, names: Iterable[str]) -> list[str]:
+        """The names behind names and aliases, each once. Raises UnknownExperiment."""
+        return list(dict.fromkeys(map(self.canonical, names)))
 
     def _descends(self, name: str, ancestor: str) -> bool:
         origins = self.entries[name].inherited.origins.values()

@@ -35,3 +35,19 @@ def test_the_plan(tmp_path):
         "48M-flow-v2/seed-3",
         "48M-flow-v2/seed-4",
     ]
+
+
+LONGER_THAN_TRAINED = ["latent-baseline", "--set", "train.wm_sequence_length=8"]
+
+
+def test_what_is_doubtful_is_said_before_anything_is_trained(tmp_path):
+    result = run_process("run", *LONGER_THAN_TRAINED, "--dry-run", "--json", folder=tmp_path)
+    assert "warning: " in result.err
+    assert "train.wm_sequence_length = 8" in result.err
+    assert "drifts off" in result.err
+    assert len(result.json()) == 1
+
+
+def test_an_experiment_is_trained_once_whatever_it_is_called(tmp_path):
+    plan = run_process("run", "flow-v2", "48M-flow-v2", "--json", "--dry-run", folder=tmp_path).json()
+    assert [row["run_name"] for row in plan] == ["48M-flow-v2/seed-0"]

@@ -15,6 +15,7 @@ from flowmbpo.runs.lock import SILENCE_SECONDS
 from flowmbpo.spec.registry import load_registry
 from flowmbpo.training import study
 from flowmbpo.training.search_space import read_space
+from tests.command import run_process
 
 pytest.importorskip("optuna")
 
@@ -53,6 +54,12 @@ def test_a_killed_search_goes_on(work):
     with sqlite3.connect(work.database) as store:
         parents = store.execute("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
     assert len(parents) == 1
+
+
+def test_what_is_doubtful_is_said_before_anything_is_trained(tmp_path):
+    (tmp_path / "space.toml").write_text('"actor.learning_rate" = { low = 1e-4, high = 1e-2 }')
+    command = ["sweep", "latent-baseline", "--space", "space.toml", "--set", "train.wm_sequence_length=8"]
+    assert "drifts off" in run_process(*command, "--dry-run", folder=tmp_path, code=2).err  # of a search not begun
 
 
 def test_a_trial_that_was_told_to_stop_is_continued(work):
