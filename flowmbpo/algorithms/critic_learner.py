@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowmbpo.algorithms.contract import Statistics
 from flowmbpo.algorithms.imagination import Transitions
-from flowmbpo.algorithms.normalizers import RunningMoments
+from flowmbpo.algorithms.normalizers import OrdinaryMoments
 from flowmbpo.algorithms.optimization import GuardedAdam, autocast
 from flowmbpo.algorithms.returns import td_lambda
 from flowmbpo.models.averaging import update_average_
@@ -36,7 +36,8 @@ class CriticLearner:
             betas=train.adam_betas,
             grad_norm=spec.grad_norm,
         )
-        self.moments = RunningMoments((), generator.device)
+        # One broken reward is in the targets of all steps before it: a whole row of an environment.
+        self.moments = OrdinaryMoments(generator.device, share=0.1)
 
     @torch.no_grad()
     def targets(self, seen: Transitions) -> Tensor:

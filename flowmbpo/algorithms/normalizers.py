@@ -47,11 +47,43 @@ class RunningMoments:
         return torch.where(self.count > 0, variance.sqrt(), 1.0).float()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, tensor in vars(self).items():
+        for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
+
+
+class OrdinaryMoments(RunningMoments):
+    """Moments of a number, without outliers: values further than `OUTLIER` times what is usual from the batch's median.
+
+    One broken reward would otherwise make all others vanish. They are counted. At most `share` of a batch is taken for
+    outliers.
+    """
+
+    OUTLIER = 100.0
+
+    def __init__(self, device: torch.device, share: float) -> None:
+        super().__init__((), device)
+        self.outliers = torch.zeros((), dtype=torch.long, device=device)
+        self._rank = 1 - share
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in `x` of any shape."""
+        x = x.detach().flatten()
+        middle = x.median()
+        distance = (x - middle).abs()
+        known = torch.where(self.count > 0, self.std, 0.0)
+        # "lower": of a few values too, the largest is not its own measure.
+        usual = torch.maximum(torch.quantile(distance, self._rank, interpolation="lower"), known)
+        # Where nothing ever varied, the first variation is no outlier.
+        ordinary = (distance <= self.OUTLIER * usual) | (usual == 0)
+        self.outliers += (~ordinary).sum()
+        super().update(torch.where(ordinary, x, middle))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        super().load_state_dict({"outliers": self.outliers, **state})  # not counted before version 0.2.0
 
 
 class ObservationNormalizer:
@@ -114,31 +146,17 @@ class ObservationNormalizer:
 
 
 class Scale:
-    """x -> x / running standard deviation of x, or x itself. A factor only: zero stays zero and order stays order.
-
-    An outlier, further than `OUTLIER` times what is usual from the batch's median, does not enter the statistics: one
-    broken reward would otherwise make all others vanish. It is counted.
-    """
+    """x -> x / running standard deviation of x, or x itself. A factor only: zero stays zero and order stays order."""
 
     MIN = 1e-2
-    OUTLIER = 100.0
 
     def __init__(self, kind: Literal["running_std", "none"], device: torch.device) -> None:
         self.kind = kind
-        self.moments = RunningMoments((), device)
-        self.outliers = torch.zeros((), dtype=torch.long, device=device)
+        self.moments = OrdinaryMoments(device, share=0.01)
 
-    @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in `x` of any shape."""
-        x = x.detach().flatten()
-        middle = x.median()
-        distance = (x - middle).abs()
-        usual = torch.maximum(torch.quantile(distance, 0.99), self._std)
-        # Where nothing ever varied, the first variation is no outlier.
-        ordinary = (distance <= self.OUTLIER * usual) | (usual == 0)
-        self.outliers += (~ordinary).sum()
-        self.moments.update(torch.where(ordinary, x, middle))
+        self.moments.update(x)
 
     @property
     def value(self) -> Tensor:
@@ -155,14 +173,8 @@ class Scale:
     def __call__(self, x: Tensor) -> Tensor:
         return x if self.kind == "none" else x / self.value
 
-    @property
-    def _std(self) -> Tensor:
-        return torch.where(self.moments.count > 0, self.moments.std, 0.0)
-
     def state_dict(self) -> dict[str, Tensor]:
-        return {**self.moments.state_dict(), "outliers": self.outliers}
+        return self.moments.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.moments.load_state_dict(state)
-        if "outliers" in state:  # not in those of 0.1.0
-            self.outliers.copy_(state["outliers"])

@@ -80,7 +80,7 @@ class PWM:
     ) -> None:
         """Resets `env`. `generator`, on the environment's device, feeds every random number drawn here.
 
-        `recorded`: transitions for `train.pretrain`, needed iff that is set.
+        `recorded`: transitions for `train.pretrain`, needed until that is done.
         `truth`, where there is one, is the simulator on raw observations and rewards, for measurements only.
         """
         self.world_model, self.actor, self.critic = world_model, actor, critic
@@ -165,7 +165,7 @@ class PWM:
         return {
             **{f"lr/{name}": optimizer.learning_rate for name, optimizer in self.optimizers.items()},
             "train/updates": float(self.model_learner.updates),
-            "train/outlying_rewards": float(self.reward_scale.outliers),
+            "train/outlying_rewards": float(self.reward_scale.moments.outliers),
             "train/replay_transitions": float(len(self.collector.replay)),
         }
 

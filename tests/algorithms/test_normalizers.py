@@ -105,15 +105,25 @@ def test_one_outlying_reward_does_not_poison_the_scale_and_is_counted():
         clean.update(rewards)
         rewards[batch * 7] = 1e12 if batch != 1 else -1e6
         hit.update(rewards)
-    assert hit.outliers == 3
-    assert clean.outliers == 0
+    assert hit.moments.outliers == 3
+    assert clean.moments.outliers == 0
     torch.testing.assert_close(hit.value, clean.value, rtol=1e-2, atol=0)
     torch.testing.assert_close(hit.center, clean.center, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("count", [3, 64])
+def test_among_few_rewards_the_outlier_is_not_its_own_measure(count):
+    rewards = torch.linspace(0, 1, count)
+    rewards[1] = 1e12
+    scale = Scale("running_std", CPU)
+    scale.update(rewards)
+    assert scale.moments.outliers == 1
+    assert scale.value < 1
 
 
 def test_a_reward_that_was_constant_so_far_may_begin_to_vary():
     scale = Scale("running_std", CPU)
     scale.update(torch.zeros(100))
     scale.update(torch.cat((torch.zeros(60), torch.ones(40))))
-    assert scale.outliers == 0
+    assert scale.moments.outliers == 0
     assert scale.value > 0.3

@@ -134,6 +134,31 @@ def test_the_first_reward_loss_is_about_the_variance_of_the_scaled_reward(regres
     assert algorithm.critic.offset == (algorithm.critic_learner.moments.mean.float() if centered else 0.0)
 
 
+class OnceBroken(PointMassEnv):
+    """One reward of one environment, of the fourth epoch, is a million."""
+
+    taken = 0
+
+    def step(self, actions):
+        step = super().step(actions)
+        self.taken += 1
+        if self.taken == 16 * 3 + 5:
+            step.reward[0] = 1e6
+        return step
+
+
+def test_one_outlying_reward_moves_no_center():
+    train = GROUNDED | {"regression": "centered", "reward_scaling": "running_std"}
+    found = []
+    for kind in (PointMassEnv, OnceBroken):
+        env = kind(num_envs=32, seed=0, episode_length=20)
+        algorithm = learner(env=env, latent_dim=16, train=train, critic={"targets": "real", "states": "predicted"})
+        run_epochs(algorithm, 0, 4)
+        found.append([algorithm.critic.offset.item(), algorithm.world_model.reward_offset.item()])
+    assert algorithm.counters()["train/outlying_rewards"] == 1
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
 def test_regression_is_centered_again_after_a_restart():
     first, second = (learner(seed=seed, latent_dim=16, train=PUBLISHED) for seed in (0, 1))
     run_epochs(first, 0, 2)
