@@ -72,7 +72,9 @@ class WorldModelLearner:
     def pretrain(self) -> Statistics:
         """`train.pretrain.updates` steps on the recorded transitions."""
         count, self.pretraining_left, self.caught_up = self.pretraining_left, 0, True
-        return self._improve("pretrain", count, self._recorded_sequences)
+        statistics = self._improve("pretrain", count, self._recorded_sequences)
+        self._forget_recorded()
+        return statistics
 
     def update(self, epoch: int) -> Statistics:
         """`wm_updates` steps on replayed sequences; once, from `wm_first_epoch` on, `wm_first_updates`.
@@ -100,9 +102,13 @@ class WorldModelLearner:
     def _recorded_sequences(self) -> Sequences:
         assert self.recorded is not None
         batch = self.recorded.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
-        if batch is None:
-            raise ValueError(f"no recorded episode holds {self.train.sequence_length} transitions")
+        assert batch is not None  # `read_recorded` has looked
         return batch
+
+    def _forget_recorded(self) -> None:
+        """Unless they are still needed: their memory is."""
+        if not self.pretraining_left and self.unfinished != "pretrain":
+            self.recorded = None
 
     def _replayed_sequences(self) -> Sequences:
         return self.replay.sample(self.train.wm_batch_size, self.train.sequence_length, self.generator)
@@ -160,3 +166,4 @@ class WorldModelLearner:
         series = state["updates"]
         sums = {name: value.to(self.generator.device) for name, value in series["sums"].items()}
         self._series = {"done": int(series["done"]), "total": int(series["total"]), "sums": sums}
+        self._forget_recorded()

@@ -94,7 +94,7 @@ def run(
         plan = [(experiment, number) for experiment in chosen for number in numbers]
     if dry_run:
         _check_options(device, tracking_uri, resume)
-        _check_recorded(experiment for experiment, _ in plan)
+        _check_recorded(chosen)
         from flowmbpo.cli import forecast
         from flowmbpo.tracking.provenance import gpu_names
 
@@ -166,10 +166,9 @@ def _check_recorded(experiments: Iterable[Experiment]) -> None:
     """Torch reads these files, so it is loaded only where there are any."""
     for experiment in experiments:
         if pretrain := experiment.train.pretrain:
-            from flowmbpo.training.recorded import open_recorded
+            from flowmbpo.training.recorded import read_recorded
 
-            with open_recorded(pretrain, experiment.env):
-                pass
+            read_recorded(pretrain, experiment.env, length=experiment.train.sequence_length, device="cpu")
 
 
 def _show_plan(plan: list[tuple[Experiment, int]], forecasts: list[Forecast], as_json: bool) -> None:

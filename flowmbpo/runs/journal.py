@@ -23,6 +23,7 @@ RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 DEVICE_TAG = "flowmbpo.device"
 TARGET_TAG = "flowmbpo.target_epochs"  # the epoch that the run shall reach
 PHASE_TAG = "flowmbpo.phase"  # how far a long phase is; empty or missing while none runs
+RECORDED_TAG = "flowmbpo.pretrain_sha256"  # of the file of recorded transitions
 THREADS_TAG = "flowmbpo.threads"  # of the arithmetic on the CPU: another number rounds differently
 
 

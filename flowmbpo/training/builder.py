@@ -62,8 +62,9 @@ class Built:
     """Where evaluation episodes are kept, for measuring the world model on what it was not trained on."""
 
 
-def build(experiment: Experiment, seed: int, device: str) -> Built:
-    """Environment, algorithm and evaluator; the same `seed` gives the same bits."""
+def build(experiment: Experiment, seed: int, device: str, *, pretrained: bool = False) -> Built:
+    """Environment, algorithm and evaluator; the same `seed` gives the same bits. `pretrained`: it goes on where
+    `train.pretrain` is done, whose transitions are then not read."""
     reuse_freed_memory()
     seeds = Seeds(seed)
     torch.manual_seed(seeds.networks)  # initial weights are the only numbers from the global generator
@@ -71,7 +72,7 @@ def build(experiment: Experiment, seed: int, device: str) -> Built:
     train = experiment.train
     one = experiment.model_copy(update={"train": train.model_copy(update={"max_epochs": train.learner_epochs})})
     learners = [
-        build_algorithm(one, env, torch.Generator(device).manual_seed(seeds.algorithm + index))
+        build_algorithm(one, env, torch.Generator(device).manual_seed(seeds.algorithm + index), pretrained=pretrained)
         for index in range(train.starts)
     ]
     algorithm = learners[0] if len(learners) == 1 else Starts(learners, train.start_epochs)
@@ -86,10 +87,15 @@ def build_held_out(env: Env, episodes: int) -> HeldOut:
     return HeldOut.of(env, steps=steps, episodes=min(episodes, MEASURED_EPISODES))
 
 
-def build_algorithm(experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator) -> PWM:
+def build_algorithm(
+    experiment: Experiment, env: EpisodeRecorder, generator: torch.Generator, *, pretrained: bool = False
+) -> PWM:
     """The learner on `env`, its networks on the environment's device with weights from Torch's global generator."""
     train = experiment.train
-    recorded = read_recorded(train.pretrain, env, experiment.env) if train.pretrain else None
+    recorded = None
+    if train.pretrain and not pretrained:
+        length, device = train.sequence_length, env.device.type
+        recorded = read_recorded(train.pretrain, experiment.env, length=length, device=device)
     observations, reward_scale = build_normalizers(experiment, env.device)
     return PWM(
         env=env,

@@ -1,4 +1,4 @@
-"""Whether a run may be continued here: how its spec and its code differ from today's. Reads; continues nothing."""
+"""Whether a run may be continued here: how its spec, code and data differ from today's. Reads; continues nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import torch
 
 from flowmbpo import __version__
 from flowmbpo.errors import UserError
+from flowmbpo.runs.checkpoint import Checkpoint
+from flowmbpo.runs.files import sha256
+from flowmbpo.runs.journal import RECORDED_TAG, all_tags
+from flowmbpo.runs.layout import RunFiles
 from flowmbpo.spec import extensions
 from flowmbpo.spec.identity import diff
 from flowmbpo.spec.problems import RegistryError
@@ -89,3 +93,45 @@ def registry_changes(stored: Experiment, overrides: Sequence[str], registry: Pat
     except RegistryError as error:
         return [f"{file} is not valid with it: {error.problems[0].message} (`flowmbpo validate` lists everything)"]
     return [f"{key}: {then!r} -> {now!r}" for key, (then, now) in diff(stored, today).items()]
+
+
+def recorded_tags(experiment: Experiment) -> dict[str, str]:
+    """Which recorded transitions a run begins with."""
+    pretrain = experiment.train.pretrain
+    return {RECORDED_TAG: sha256(Path(pretrain.data))} if pretrain else {}
+
+
+def recorded_changes(experiment: Experiment, then: str) -> list[str]:
+    """How they differ from those that a run began with, where both are known."""
+    pretrain = experiment.train.pretrain
+    if not (pretrain and then and Path(pretrain.data).is_file()) or sha256(Path(pretrain.data)) == then:
+        return []
+    return [f"train.pretrain.data: {pretrain.data} holds other bytes than when the run began"]
+
+
+def overrides_of(state: Checkpoint) -> list[str]:
+    """What `--set` said when the run began."""
+    return [str(item) for item in state.manifest.get("overrides", ())]
+
+
+def check_changes(
+    files: RunFiles,
+    state: Checkpoint,
+    experiment: Experiment,
+    registry: Path | None,
+    *,
+    registered: bool = True,
+    accept: bool,
+) -> list[str]:
+    """How spec, code and data differ from when the run began. Raises UserError unless that is to be accepted."""
+    changes = code_changes(state.manifest.get("code", {}))
+    if registered:
+        changes += registry_changes(experiment, overrides_of(state), registry)
+    if state.epoch == 0:  # later they are not needed any more
+        changes += recorded_changes(experiment, all_tags(files.journal).get(RECORDED_TAG, ""))
+    if changes and not accept:
+        raise UserError(
+            "the run would not continue as it began:\n  " + "\n  ".join(changes) + "\nA run keeps the spec "
+            "it was started with. Go back to what it was, or continue all the same with --accept-changes"
+        )
+    return changes

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from flowmbpo.algorithms.held_out import HeldOut
-from flowmbpo.envs.contract import Env
 from flowmbpo.errors import UserError
 from flowmbpo.runs.files import BrokenFile, output_file
 from flowmbpo.runs.tensors import open_tensors, write_tensors
@@ -20,6 +21,8 @@ from flowmbpo.spec.learning import PretrainSpec, check_recorded
 from flowmbpo.spec.schema import EnvSpec
 
 FORMAT = "flowmbpo episodes 1"
+
+_CURE = "`flowmbpo record RUN --out FILE` makes such a file"
 
 
 def write_recorded(path: Path, episodes: HeldOut, env: EnvSpec, about: Mapping[str, object]) -> None:
@@ -29,19 +32,33 @@ def write_recorded(path: Path, episodes: HeldOut, env: EnvSpec, about: Mapping[s
         write_tensors(temporary, episodes.state_dict(), words)
 
 
-def read_recorded(pretrain: PretrainSpec, env: Env, spec: EnvSpec) -> HeldOut:
-    """The recorded episodes, on the device of `env`. Raises UserError where it is missing, broken or foreign."""
-    with open_recorded(pretrain, spec) as file:
+def read_recorded(pretrain: PretrainSpec, spec: EnvSpec, *, length: int, device: str) -> HeldOut:
+    """The recorded episodes, on `device`. Raises UserError where the file is missing, broken, foreign or without an
+    episode of `length` transitions, the sequences that a world model learns from."""
+    with _opened(pretrain, spec) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        steps, count = tensors["rewards"].shape
-        episodes = HeldOut.of(env, steps=steps, episodes=count)
+        if (rewards := tensors.get("rewards")) is None or rewards.ndim != 2:
+            raise BrokenFile("it has no rewards of episodes")
+        steps, count = rewards.shape
+        sizes = {"obs_dim": spec.observation_dim, "action_dim": spec.action_dim}
+        episodes = HeldOut(steps=steps, num_envs=count, device=torch.device(device), **sizes)
         episodes.load_state_dict(tensors)
+        lengths = tensors["lengths"].tolist()
+        if not lengths or min(lengths) < 1 or max(lengths) > steps:
+            raise BrokenFile(f"its lengths are not those of episodes of 1 to {steps} transitions")
+        if not all(bool(values.isfinite().all()) for values in (*episodes.kept(), tensors["actions"])):
+            raise BrokenFile("it holds numbers that are not finite")
+        if max(lengths) < length:
+            raise BrokenFile(
+                f"its longest episode has {max(lengths)} transitions, and the world model learns from sequences of "
+                f"{length}"
+            )
     return episodes
 
 
 @contextmanager
-def open_recorded(pretrain: PretrainSpec, spec: EnvSpec) -> Iterator[Any]:
-    """The file, whose header has been read: raises UserError where it is missing, broken or foreign, here or within."""
+def _opened(pretrain: PretrainSpec, spec: EnvSpec) -> Iterator[Any]:
+    """The file of such an environment: raises UserError for whatever is wrong with it, here or within."""
     check_recorded(pretrain)
     path = Path(pretrain.data)
     try:
@@ -49,11 +66,13 @@ def open_recorded(pretrain: PretrainSpec, spec: EnvSpec) -> Iterator[Any]:
             words = file.metadata() or {}
             if words.get("format") != FORMAT:
                 raise BrokenFile(f"its format is {words.get('format', 'unknown')!r}, not {FORMAT!r}")
-            there, here = json.loads(words["env"]), spec.model_dump(mode="json")
+            there, here = json.loads(words.get("env", "null")), spec.model_dump(mode="json")
+            if not isinstance(there, dict) or "kind" not in there:
+                raise BrokenFile("it does not say in which environment it was recorded")
             if other := {key: value for key, value in there.items() if here.get(key) != value}:
                 raise BrokenFile(f"it was recorded in another environment ({json.dumps(other)})")
             yield file
-    except (BrokenFile, KeyError, ValueError, RuntimeError, MemoryError) as error:
-        raise UserError(
-            f"train.pretrain.data: {path} cannot be used: {error}. `flowmbpo record RUN --out FILE` makes such a file"
-        ) from error
+    except KeyError as error:
+        raise UserError(f"train.pretrain.data: {path} cannot be used: it has no {error.args[0]}. {_CURE}") from error
+    except (BrokenFile, ValueError, RuntimeError, MemoryError) as error:
+        raise UserError(f"train.pretrain.data: {path} cannot be used: {error}. {_CURE}") from error

@@ -11,13 +11,13 @@ from flowmbpo.data_types import Document
 from flowmbpo.errors import UserError, WorkFailed
 from flowmbpo.runs import checkpoint, journal
 from flowmbpo.runs.files import BrokenFile
-from flowmbpo.runs.journal import DEVICE_TAG, THREADS_TAG, all_tags, read_entries
+from flowmbpo.runs.journal import DEVICE_TAG, RECORDED_TAG, THREADS_TAG, all_tags, read_entries
 from flowmbpo.runs.layout import RUNS, RunFiles
 from flowmbpo.runs.lock import HOST_TAG, hostname
 from flowmbpo.spec.schema import Experiment
 from flowmbpo.tracking.records import number
 from flowmbpo.training import session
-from flowmbpo.training.compatibility import code_changes, continue_with_threads, not_compared
+from flowmbpo.training.compatibility import code_changes, continue_with_threads, not_compared, recorded_changes
 from flowmbpo.training.loading import experiment_of
 from flowmbpo.training.progress import Watcher
 
@@ -93,7 +93,7 @@ def recipe_of(run_id: str) -> Recipe:
         threads=number(tags.get(THREADS_TAG)),
         device=tags.get(DEVICE_TAG, "cpu"),
         code={name: str(version) for name, version in code.items()},
-        changes=code_changes(code),
+        changes=code_changes(code) + recorded_changes(experiment, tags.get(RECORDED_TAG, "")),
         unknown=not_compared(code) + elsewhere,
     )
 

@@ -26,11 +26,12 @@ from flowmbpo.training import builder, loading
 from flowmbpo.training.checkpoint_writer import CheckpointWriter
 from flowmbpo.training.clock import PhaseClock
 from flowmbpo.training.compatibility import (
-    code_changes,
+    check_changes,
     continue_on,
     continue_with_threads,
     not_compared,
-    registry_changes,
+    overrides_of,
+    recorded_tags,
 )
 from flowmbpo.training.devices import choose_device, describe, limit_threads
 from flowmbpo.training.progress import Watcher
@@ -134,7 +135,7 @@ def resume(
             experiment, seed = loading.experiment_of(state), int(state.manifest["seed"])
         except (BrokenFile, KeyError, TypeError, ValueError) as error:
             raise UserError(f"run {run_id} cannot be continued by this version: {error}") from error
-        for change in _changes(state, experiment if registered else None, registry, accept_changes):
+        for change in check_changes(files, state, experiment, registry, registered=registered, accept=accept_changes):
             watcher.message(f"changed since the run began: {change}", warning=True)
         for unknown in not_compared(state.manifest.get("code", {})):
             watcher.message(f"could not be compared with when the run began: {unknown}", warning=True)
@@ -158,37 +159,18 @@ def resume(
                 f"it up to epoch {experiment.train.max_epochs} of its spec",
                 warning=True,
             )
-        built = builder.build(experiment, seed, device)
+        built = builder.build(experiment, seed, device, pretrained=state.epoch > 0)
         tracker = resume_run(store, run_id, RUNS, lock)
-        checkpoints = CheckpointWriter(files, experiment, seed, tracker, _overrides(state))
+        checkpoints = CheckpointWriter(files, experiment, seed, tracker, overrides_of(state))
         return _Session(built, seed, options, watcher, stop, tracker, checkpoints, target).run(state)
 
 
 def refuse_changes(run_id: str, registry: Path | None) -> None:
-    """Raises UserError where `resume` would, because of the spec or the code, without `accept_changes`."""
+    """Raises UserError where `resume` would, because of the spec, the code or the data, without `accept_changes`."""
     files = resumable(run_id)
     state, _ = checkpoint.newest(files.resume, files.resume_epochs(), "resume")
     if state:
-        _changes(state, loading.experiment_of(state), registry, accept=False)
-
-
-def _changes(
-    state: checkpoint.Checkpoint, experiment: Experiment | None, registry: Path | None, accept: bool
-) -> list[str]:
-    """How spec and code differ from when the run began. Raises UserError unless that is to be accepted."""
-    changes = code_changes(state.manifest.get("code", {}))
-    if experiment:
-        changes += registry_changes(experiment, _overrides(state), registry)
-    if changes and not accept:
-        raise UserError(
-            "the run would not continue as it began:\n  " + "\n  ".join(changes) + "\nA run keeps the spec "
-            "it was started with. Go back to what it was, or continue all the same with --accept-changes"
-        )
-    return changes
-
-
-def _overrides(state: checkpoint.Checkpoint) -> list[str]:
-    return [str(item) for item in state.manifest.get("overrides", ())]
+        check_changes(files, state, loading.experiment_of(state), registry, accept=False)
 
 
 def _intact_state(run_id: str, files: RunFiles, watcher: Watcher) -> checkpoint.Checkpoint:
@@ -226,6 +208,7 @@ class _Session:
                         TARGET_TAG: str(trainer.stop_epoch),
                         THREADS_TAG: str(torch.get_num_threads()),
                         PHASE_TAG: "",
+                        **({} if state else recorded_tags(self.checkpoints.experiment)),
                         **self.options.tags,
                     }
                 )

@@ -155,3 +155,40 @@ def test_a_state_of_other_networks_is_a_failure_with_a_message(run):
     said = run.run("run", "--resume", run.run_id, "--accept-changes", code=1)
     assert "does not fit" in said
     assert run.status(run.run_id) == "FAILED"
+
+
+@pytest.fixture
+def recorded(work, new_workplace):
+    """Files of recorded transitions: one in the working directory, and one to put in its place."""
+    source = new_workplace("source")
+    source.run("run", "small", "--epochs", 1)
+    for name, episodes in (("data", 4), ("other", 5)):
+        source.run("record", source.run_id, "--episodes", episodes, "--out", work.folder / f"{name}.safetensors")
+    return work.folder / "data.safetensors", work.folder / "other.safetensors"
+
+
+def pretraining(updates):
+    return "--set", f'train.pretrain={{data="data.safetensors",updates={updates}}}'
+
+
+def test_pretraining_goes_on_only_with_the_transitions_that_it_began_with(work, recorded):
+    data, other = recorded
+    begun = data.read_bytes()
+    command = work.start("run", "small", *pretraining(1_000_000))
+    for content in (other.read_bytes(), begun):
+        work.until(lambda command=command: "pretrain: " in command.text, command)
+        command.send(signal.SIGINT)
+        assert command.wait() == 130, command.text
+        assert work.states() == [0]
+        data.write_bytes(content)
+        if content != begun:
+            assert "train.pretrain.data: data.safetensors holds other bytes" in refused(work)
+            data.write_bytes(begun)
+            command = work.start("run", "--resume", work.run_id)
+
+
+def test_the_transitions_are_not_needed_any_more_when_pretraining_is_over(work, recorded):
+    work.run("run", "small", "--epochs", 1, *pretraining(2))
+    recorded[0].unlink()
+    work.run("run", "--resume", work.run_id, "--epochs", 2)
+    assert work.states() == [2]

@@ -47,8 +47,8 @@ def data(tmp_path, episodes):
     return path
 
 
-def from_file(path) -> PretrainSpec:
-    return PretrainSpec(data=str(path), updates=1)
+def read(path, spec=SPEC, length=4) -> HeldOut:
+    return read_recorded(PretrainSpec(data=str(path), updates=1), spec, length=length, device="cpu")
 
 
 def test_each_environment_keeps_its_size_of_noise(episodes):
@@ -58,8 +58,8 @@ def test_each_environment_keeps_its_size_of_noise(episodes):
     assert actions.abs().max() <= 1
 
 
-def test_what_is_written_is_read_back(data, env, episodes):
-    found = read_recorded(from_file(data), env, SPEC)
+def test_what_is_written_is_read_back(data, episodes):
+    found = read(data)
     assert found.transitions == episodes.transitions > 0
     one, other = (e.sample(8, 4, torch.Generator().manual_seed(1)) for e in (episodes, found))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -71,7 +71,7 @@ def test_a_dry_run_knows_files_of_another_environment(flowmbpo, data):
     assert (said.code, "another environment" in said.err) == (2, True)
 
 
-def test_wrong_files_are_one_message(tmp_path, data, env):
+def test_wrong_files_are_one_message(tmp_path, data):
     whole = data.read_bytes()
     wrong = {
         "missing": None,
@@ -84,21 +84,60 @@ def test_wrong_files_are_one_message(tmp_path, data, env):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(UserError, match=r"train\.pretrain\.data.*flowmbpo record"):
-            read_recorded(from_file(path), env, SPEC)
+            read(path)
     foreign = tmp_path / "foreign.safetensors"
     write_tensors(foreign, {"rewards": torch.zeros(3, 2)})
     with pytest.raises(UserError, match="format is 'unknown'"):
-        read_recorded(from_file(foreign), env, SPEC)
+        read(foreign)
     with pytest.raises(UserError, match="another environment"):
-        read_recorded(from_file(data), env, AntEnvSpec())
+        read(data, AntEnvSpec())
     with pytest.raises(UserError, match="another environment"):
-        read_recorded(from_file(data), env, PointMassEnvSpec(episode_length=SPEC.episode_length + 1))
+        read(data, PointMassEnvSpec(episode_length=SPEC.episode_length + 1))
     tensors = read_tensors(data)
     tensors["actions"] = tensors["actions"][..., :0]
-    write_recorded_tensors = {"format": "flowmbpo episodes 1", "env": SPEC.model_dump_json()}
-    write_tensors(foreign, tensors, write_recorded_tensors)
+    write_tensors(foreign, tensors, WORDS)
     with pytest.raises(UserError, match="actions is"):
-        read_recorded(from_file(foreign), env, SPEC)
+        read(foreign)
+
+
+WORDS = {"format": "flowmbpo episodes 1", "env": SPEC.model_dump_json()}
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words", "said"),
+    [
+        ({"rewards": None}, {}, "it has no rewards"),
+        ({"lengths": None}, {}, "it has no lengths"),
+        ({"rewards": lambda x: x[0]}, {}, "it has no rewards of episodes"),
+        ({"lengths": torch.zeros_like}, {}, "its lengths are not"),
+        ({"lengths": lambda x: x - 100}, {}, "its lengths are not"),
+        ({"lengths": lambda x: x + 100}, {}, "its lengths are not"),
+        ({"obs": lambda x: x * NAN}, {}, "not finite"),
+        ({"rewards": lambda x: x * NAN}, {}, "not finite"),
+        ({"lengths": lambda x: x.clamp(max=3)}, {}, "longest episode has 3 transitions, .* sequences of 4"),
+        ({}, {"env": "null"}, "does not say in which environment"),
+        ({}, {"env": "[]"}, "does not say in which environment"),
+        ({}, {"env": "{}"}, "does not say in which environment"),
+        ({}, {"env": "{"}, "cannot be used"),
+    ],
+)
+def test_a_file_of_no_use_is_one_message(tmp_path, data, changed, words, said):
+    tensors = read_tensors(data)
+    for name, change in changed.items():
+        tensor = tensors.pop(name)
+        if change:
+            tensors[name] = change(tensor).contiguous()
+    write_tensors(tmp_path / "useless", tensors, WORDS | words)
+    with pytest.raises(UserError, match=said):
+        read(tmp_path / "useless")
+
+
+def test_no_episode_at_all_is_one_message(tmp_path, data):
+    none = {name: tensor[..., :0] if tensor.ndim < 3 else tensor[:, :0] for name, tensor in read_tensors(data).items()}
+    write_tensors(tmp_path / "useless", {name: tensor.contiguous() for name, tensor in none.items()}, WORDS)
+    with pytest.raises(UserError, match="its lengths are not"):
+        read(tmp_path / "useless")
 
 
 def test_pretraining_comes_before_the_first_real_step_and_only_once(data):
@@ -109,6 +148,7 @@ def test_pretraining_comes_before_the_first_real_step_and_only_once(data):
     assert [name for name, _ in algorithm.phases] == ["pretrain", "rollout", "actor", "critic", "world_model"]
     assert algorithm.pretrain()["train/world_model_loss"] > 0
     assert algorithm.model_learner.updates == 7
+    assert algorithm.model_learner.recorded is None  # their memory is free again
     assert algorithm.observations.moments.count > 0
     assert next(name for name, _ in algorithm.phases) == "rollout"
     for _, phase in algorithm.phases:
