@@ -24,7 +24,7 @@ from flowmbpo.models.layers import (
 )
 
 RESIDUAL_STD = 0.002
-"""Of the last layer's initial weights where it predicts a change: an untrained step changes next to nothing."""
+"""Of the last layer's initial weights where it predicts a change: an untrained step is nearly the identity."""
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -132,7 +132,9 @@ class TrainSpec(Section):
         None, description="training of the world model on recorded transitions before the first real step"
     )
     warmup_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        1, description="epochs of data before the first model update; the policy does not change before it"
+        1,
+        description="epochs of data before the first model update on them; the policy does not change before it, "
+        "unless pretrain has trained the model",
     )
     wm_learning_rate: LearningRate = Field(3e-4, description="Adam step size at the start")
     wm_grad_norm: Norm = Field(20.0, description="gradient norm above which gradients are scaled down")

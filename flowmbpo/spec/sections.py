@@ -97,7 +97,7 @@ class LearnedWorldModel(Section):
     step: Literal["absolute", "logit_residual"] = Field(
         "absolute",
         description="how a network reaches the next point on the simplices: SimNorm(output), as published, or "
-        "SimNorm(log z + output), which starts as the identity; the step of an observation is a residual anyway",
+        "SimNorm(log z + output), which starts as nearly the identity; the step of an observation is a residual anyway",
     )
     loss_states: Literal["predicted", "encoded"] = Field(
         "predicted",

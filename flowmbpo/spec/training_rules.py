@@ -168,8 +168,13 @@ RULES = (
     ),
     Rule(
         "train.wm_first_epoch",
-        lambda v: v.train.wm_first_epoch > v.train.max_epochs,
-        "is beyond train.max_epochs = {v.train.max_epochs:,}: the many first updates of the world model are never made",
+        lambda v: (
+            v.train.wm_first_epoch > v.train.max_epochs
+            and v.train.pretrain is None
+            and v.world_model.kind != "simulator"
+        ),
+        "is beyond train.max_epochs = {v.train.max_epochs:,}: the many first updates of the world model are never "
+        "made, and actor and critic, which wait for them, never learn",
         "lower it, or train for longer",
         severity="warning",
     ),
