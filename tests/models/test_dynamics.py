@@ -256,7 +256,7 @@ RESIDUAL = {
 
 
 @pytest.mark.parametrize("kind", RESIDUAL)
-def test_a_logit_residual_starts_as_the_identity(kind: str) -> None:
+def test_a_logit_residual_starts_near_the_identity_and_is_it_with_a_zero_head(kind: str) -> None:
     dynamics = copy.deepcopy(RESIDUAL[kind])
     head = dynamics.head if isinstance(dynamics, MLPDynamics) else dynamics.velocity.head
     z, action = on_simplex(64, 32), torch.randn(64, 3)

@@ -77,7 +77,7 @@ def test_the_published_recipe_stays_runnable(registry):
 
 @pytest.mark.parametrize("name", PLAN)
 def test_the_plan_uses_the_recipe_that_learns(registry, name):
-    """Neither the decoder nor the step that starts as the identity walks alone; training is as long as use."""
+    """Neither the decoder nor the step that starts near the identity walks alone; training is as long as use."""
     spec = registry.resolve(name).spec
     model, train = spec.world_model, spec.train
     assert (model.step, model.latent_input) == ("logit_residual", "standardized")
@@ -150,9 +150,9 @@ def test_alias(registry):
 COUNTS = {
     "5M-published": (142_848, 795_136, 531_969, 1_469_953, 307_716, 860_403),
     "5M-baseline": (142_848, 794_112, 531_969, 1_468_929, 307_716, 860_403),
-    "5M-flow-v1": (142_848, 794_624, 531_969, 1_469_441, 307_716, 860_403),
     "48M-baseline": (7_883_520, 5_989_632, 4_614_401, 18_487_553, 410_116, 1_167_603),
-    "48M-flow-v2": (7_883_520, 5_991_424, 4_614_401, 18_489_345, 410_116, 1_167_603),
+    **{f"5M-flow-v{k}": (142_848, 794_624, 531_969, 1_469_441, 307_716, 860_403) for k in (1, 2, 3)},
+    **{f"48M-flow-v{k}": (7_883_520, 5_991_424, 4_614_401, 18_489_345, 410_116, 1_167_603) for k in (1, 2, 3)},
 }
 
 
@@ -167,6 +167,16 @@ def test_exact_parameter_counts(registry, name):
         counts.actor,
         counts.critics,
     )
+
+
+@pytest.mark.parametrize(("family", "dynamics", "flow"), [("5M", 795_136, 795_648), ("48M", 5_991_168, 5_992_960)])
+def test_exact_parameter_counts_of_the_published_dynamics(registry, family, dynamics, flow):
+    """A flow's network has one more input, the time."""
+    counts = {
+        role: count_parameters(registry.resolve(f"{family}-{role}", ["world_model.step=absolute"]).spec).dynamics
+        for role in ("baseline", "flow-v1", "flow-v2", "flow-v3")
+    }
+    assert counts == {"baseline": dynamics, "flow-v1": flow, "flow-v2": flow, "flow-v3": flow}
 
 
 @pytest.mark.parametrize(("name", "reward"), [("5M-baseline", 583_269), ("48M-baseline", 4_793_701)])
