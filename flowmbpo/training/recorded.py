@@ -22,8 +22,6 @@ from flowmbpo.spec.schema import EnvSpec
 
 FORMAT = "flowmbpo episodes 1"
 
-_CURE = "`flowmbpo record RUN --out FILE` makes such a file"
-
 
 def write_recorded(path: Path, episodes: HeldOut, env: EnvSpec, about: Mapping[str, object]) -> None:
     """Write the episodes; `about` says where they come from. Raises WorkFailed when the file cannot be written."""
@@ -72,7 +70,8 @@ def _opened(pretrain: PretrainSpec, spec: EnvSpec) -> Iterator[Any]:
             if other := {key: value for key, value in there.items() if here.get(key) != value}:
                 raise BrokenFile(f"it was recorded in another environment ({json.dumps(other)})")
             yield file
-    except KeyError as error:
-        raise UserError(f"train.pretrain.data: {path} cannot be used: it has no {error.args[0]}. {_CURE}") from error
-    except (BrokenFile, ValueError, RuntimeError, MemoryError) as error:
-        raise UserError(f"train.pretrain.data: {path} cannot be used: {error}. {_CURE}") from error
+    except (BrokenFile, KeyError, ValueError, RuntimeError, MemoryError) as error:
+        reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"train.pretrain.data: {path} cannot be used: {reason}. `flowmbpo record RUN --out FILE` makes such a file"
+        ) from error

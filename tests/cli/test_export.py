@@ -9,21 +9,13 @@ import pandas as pd
 import pytest
 
 from flowmbpo.tracking.reader import open_reader
-from tests.cli.point import train_point
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("point")
-    train_point(folder)
-    return folder
 
 
 @pytest.fixture
-def here(trained, monkeypatch):
+def here(trained_point, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(trained)
-    return trained
+    monkeypatch.chdir(trained_point)
+    return trained_point
 
 
 def test_a_model_folder(flowmbpo, here, tmp_path):

@@ -8,23 +8,15 @@ import torch
 from flowmbpo.runs.tensors import read_tensors
 from flowmbpo.tracking.reader import open_reader
 from flowmbpo.tracking.store import resolve_store
-from tests.cli.point import REGISTRY, train_point
+from tests.cli.point import REGISTRY
 
 LENGTH = 20  # of an episode of `point`; none ends early
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder in which `flowmbpo run point` has finished."""
-    folder = tmp_path_factory.mktemp("trained")
-    train_point(folder)
-    return folder
-
-
 @pytest.fixture
-def record(flowmbpo, trained, tmp_path, monkeypatch):
+def record(flowmbpo, trained_point, tmp_path, monkeypatch):
     """`flowmbpo record point --out NAME ...`: the tensors of the file, and what the command said."""
-    monkeypatch.chdir(trained)
+    monkeypatch.chdir(trained_point)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def run(name, *arguments):
@@ -35,9 +27,9 @@ def record(flowmbpo, trained, tmp_path, monkeypatch):
     return run
 
 
-def test_the_document_says_what_is_in_the_file(record, trained, tmp_path):
+def test_the_document_says_what_is_in_the_file(record, trained_point, tmp_path):
     tensors, done = record("data", "--episodes", 3, "--noise", "0,0.5", "--json")
-    (folder,) = (trained / "runs").iterdir()
+    (folder,) = (trained_point / "runs").iterdir()
     rewards = tensors["rewards"]
     assert done.json() == {
         "file": str(tmp_path / "data"),

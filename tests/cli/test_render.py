@@ -8,27 +8,18 @@ from PIL import Image
 from flowmbpo.errors import UserError
 from flowmbpo.tracking.run_tracker import RunDescription, start_run
 from flowmbpo.tracking.store import resolve_store
-from tests.cli.point import train_point
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder in which `flowmbpo run point` has finished."""
-    folder = tmp_path_factory.mktemp("trained")
-    train_point(folder)
-    return folder
 
 
 @pytest.fixture
-def here(trained, tmp_path, monkeypatch):
+def here(trained_point, tmp_path, monkeypatch):
     """The working directory is that folder; its state afterwards is what it was."""
-    monkeypatch.chdir(trained)
+    monkeypatch.chdir(trained_point)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copytree(trained / "runs", tmp_path / "runs")  # to restore from
-    yield trained
-    shutil.rmtree(trained / "runs", ignore_errors=True)
-    shutil.copytree(tmp_path / "runs", trained / "runs")
-    for entry in trained.iterdir():
+    shutil.copytree(trained_point / "runs", tmp_path / "runs")  # to restore from
+    yield trained_point
+    shutil.rmtree(trained_point / "runs", ignore_errors=True)
+    shutil.copytree(tmp_path / "runs", trained_point / "runs")
+    for entry in trained_point.iterdir():
         if entry.name.lower().startswith(("r.", "replay.")):
             entry.unlink()
 

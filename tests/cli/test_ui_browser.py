@@ -3,7 +3,6 @@
 import pytest
 
 from tests.browser import FLAGS, requests, start_chromium, wait
-from tests.cli.point import train_point
 from tests.cli.ui_server import free_port, start_ui
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -17,16 +16,9 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    train_point(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(browser, trained):  # the browser first: without one nothing needs to be served
+def address(browser, trained_point):  # the browser first: without one nothing needs to be served
     """Where the UI opens."""
-    process = start_ui(trained, free_port())
+    process = start_ui(trained_point, free_port())
     try:
         yield process.stdout.readline().strip()
     finally:
@@ -55,8 +47,8 @@ def drawn_charts(browser):
     )
 
 
-def run_page(address, trained, tab):
-    (run,) = (trained / "runs").iterdir()
+def run_page(address, trained_point, tab):
+    (run,) = (trained_point / "runs").iterdir()
     return f"{address.partition('/runs')[0]}/runs/{run.name}/{tab}?workflowType=machine_learning"
 
 
@@ -101,14 +93,14 @@ def test_from_the_list_to_a_runs_training_curve(browser, address):
     wait(browser, lambda b: [chart for chart in drawn_charts(b) if "train/episode_reward" in chart])
 
 
-def test_the_page_of_a_run_draws_its_reward(browser, address, trained):
-    browser.get(run_page(address, trained, "model-metrics"))
+def test_the_page_of_a_run_draws_its_reward(browser, address, trained_point):
+    browser.get(run_page(address, trained_point, "model-metrics"))
     wait(browser, lambda b: shown(b, "point/seed-0") and shown(b, "mean_reward"), 120)
     wait(browser, lambda b: any("eval/mean_reward" in chart for chart in drawn_charts(b)))
 
 
-def test_the_replay_plays_among_the_artifacts(browser, address, trained):
-    browser.get(run_page(address, trained, "artifacts/replay.html"))
+def test_the_replay_plays_among_the_artifacts(browser, address, trained_point):
+    browser.get(run_page(address, trained_point, "artifacts/replay.html"))
     frame = wait(browser, lambda b: b.find_elements("css selector", "iframe[sandbox]"), 120)[0]
     browser.switch_to.frame(frame)
     try:
