@@ -18,7 +18,6 @@ from flowmbpo.data_types import JSON, Document
 from flowmbpo.errors import UserError
 from flowmbpo.runs import checkpoint
 from flowmbpo.spec.identity import check_seeds
-from flowmbpo.spec.learning import check_recorded
 from flowmbpo.spec.registry import Registry, load_registry
 from flowmbpo.tracking.reader import open_reader
 
@@ -59,9 +58,8 @@ def run(
     given = [f"{key}={value}" for key, value in changed.items()] if isinstance(changed, Mapping) else changed
     known = _registry(registry)
     watcher = watcher or _LogWatcher()
-    chosen = [known.resolve(name, changed) for name in known.canonical_names(_listed(names))]
+    chosen = known.to_train(_listed(names), changed)
     for resolved in chosen:
-        check_recorded(resolved.spec.train.pretrain)
         for warning in resolved.warnings:
             watcher.message(str(warning), warning=True)
     results: list[Document] = []

@@ -84,11 +84,8 @@ def run(
         from flowmbpo.spec.registry import load_registry
 
         found = load_registry(registry)
-        from flowmbpo.spec.learning import check_recorded
-
         numbers = parse_seeds(seed, seeds)
-        for resolved in [found.resolve(name, overrides or []) for name in found.canonical_names(names)]:
-            check_recorded(resolved.spec.train.pretrain)
+        for resolved in found.to_train(names, overrides or []):
             print_problems(resolved.warnings)
             chosen.append(resolved.spec)
         plan = [(experiment, number) for experiment in chosen for number in numbers]

@@ -31,16 +31,13 @@ def drafts_of(
 ) -> list[Submission]:
     """One for each experiment; what it asks for is the registry's, the user's file's and the options'."""
     from flowmbpo.cluster import request
-    from flowmbpo.spec.learning import check_recorded
 
     mine = request.cluster_file(placement.cluster_file)
     table, asked = request.read_cluster_file(mine), placement.asked()
     drafts = []
-    for name in names:
-        resolved = registry.resolve(name, overrides)
-        check_recorded(resolved.spec.train.pretrain)
+    for resolved in registry.to_train(names, overrides):
         print_problems(resolved.warnings)
-        drafts.append(draft(name, request.job_request(resolved.spec.resources, table, asked, str(mine))))
+        drafts.append(draft(resolved.spec.name, request.job_request(resolved.spec.resources, table, asked, str(mine))))
     return drafts
 
 

@@ -17,6 +17,7 @@ from flowmbpo.spec import document, overrides
 from flowmbpo.spec.groups import Group
 from flowmbpo.spec.identity import flatten
 from flowmbpo.spec.inheritance import Inherited, Origin
+from flowmbpo.spec.learning import check_recorded
 from flowmbpo.spec.loader import Loaded, Loader
 from flowmbpo.spec.problems import Collector, Problem, RegistryError, TooManyProblems, did_you_mean, visible
 from flowmbpo.spec.resolution import Entry, apply_rules, resolve
@@ -97,6 +98,14 @@ class Registry(Loaded):
         warnings = tuple(collector.sorted("warning"))
         origins = {key: inherited.origin(key) for key in flatten(resolved)}
         return ResolvedExperiment(resolved, origins, warnings)
+
+    def to_train(self, names: Iterable[str], overrides: overrides.Overrides = ()) -> list[ResolvedExperiment]:
+        """The experiments behind names and aliases, each once. Raises as `resolve` does, and UserError where recorded
+        data that one of them is to learn from are missing."""
+        resolved = [self.resolve(name, overrides) for name in self.canonical_names(names)]
+        for experiment in resolved:
+            check_recorded(experiment.spec.train.pretrain)
+        return resolved
 
     def groups_of(self, name: str) -> dict[str, Group]:
         return {key: group for key, group in self.groups.items() if name in group.members}
