@@ -6,6 +6,7 @@ is measured for a tenth of a second: within a factor of two, which tells minutes
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -19,7 +20,7 @@ from flowmbpo.runs.lock import HOST_TAG, hostname
 from flowmbpo.spec.estimates import estimate
 from flowmbpo.spec.identity import spec_hash
 from flowmbpo.spec.registry import Registry
-from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec
+from flowmbpo.spec.schema import Experiment, FlowWorldModelSpec, SimulatorWorldModelSpec
 from flowmbpo.tracking.metrics import EPOCH_SECONDS
 from flowmbpo.tracking.provenance import usable_cpus
 from flowmbpo.tracking.reader import open_reader
@@ -28,27 +29,40 @@ from flowmbpo.tracking.store import resolve_store
 
 DAY = 86_400.0
 _OVERNIGHT = DAY / 2  # what is proposed instead takes no longer
-# Fitted to epochs of pointmass, mini-baseline, mini-flow-v2 and quickstart on a CPU: what is no matrix product, in all
-# and per product, counted as products.
-_FIXED_GFLOP, _PER_GFLOP = 9.0, 3.0
+_LONG_REST = 600.0  # a policy that does not change for longer looks broken to who was not told
+# Fitted to an epoch of eleven experiments on a core (docs/performance.md): what is there always, counted as products;
+# and the width at which elementwise work takes as long as the products, which grow with the features times the width.
+_FIXED_GFLOP, _EVEN_WIDTH = 9.0, 450.0
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """`epoch_seconds` is None where nothing can be said; `basis` says where it comes from, or why not."""
+    """`epoch_seconds` is None where nothing can be said; `basis` says where it comes from, or why not.
+
+    `first_seconds` of the model's many first updates come on top of the epochs, after the first `resting` of them: the
+    policy does not change before.
+    """
 
     name: str
     epochs: int
     epoch_seconds: float | None
     basis: str
+    resting: int = 0
+    first_seconds: float = 0.0
 
     @property
     def seconds(self) -> float | None:
-        return None if self.epoch_seconds is None else self.epochs * self.epoch_seconds
+        return None if self.epoch_seconds is None else self.epochs * self.epoch_seconds + self.first_seconds
+
+    @property
+    def rest_seconds(self) -> float:
+        """Until the policy changes."""
+        return self.resting * (self.epoch_seconds or 0.0) + self.first_seconds
 
     def document(self) -> dict[str, float | str | None]:
         return {
             "estimated_epoch_seconds": self.epoch_seconds,
+            "estimated_first_updates_seconds": None if self.epoch_seconds is None else self.first_seconds,
             "estimated_seconds": self.seconds,
             "estimate_from": self.basis,
         }
@@ -56,10 +70,10 @@ class Forecast:
     def __str__(self) -> str:
         if self.epoch_seconds is None or self.seconds is None:
             return f"{self.name}: how long it takes is not known ({self.basis})"
-        return (
-            f"{self.name}: about {spoken(self.epoch_seconds)} an epoch, {spoken(self.seconds)} for {self.epochs:,} "
-            f"({self.basis})"
-        )
+        rests = self.rest_seconds >= _LONG_REST
+        rest = f"; its policy rests for the first {spoken(self.rest_seconds)} while the model begins" if rests else ""
+        whole = f"{spoken(self.seconds)} for {self.epochs:,}"
+        return f"{self.name}: about {spoken(self.epoch_seconds)} an epoch, {whole}{rest} ({self.basis})"
 
 
 def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[RunRecord]) -> Forecast:
@@ -74,17 +88,36 @@ def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[R
         and (seconds := run.value(EPOCH_SECONDS)) is not None
     ]
     if took:
-        return Forecast(spec.name, count, statistics.median(took[:5]), "measured in earlier runs")
+        return _forecast(spec, count, statistics.median(took[:5]), "measured in earlier runs")
     if device != "cpu":
         hours = spec.expected.hours if spec.expected else None
         expected = f"; the registry expects {hours[0]:g} to {hours[1]:g} hours on a suitable GPU" if hours else ""
         return Forecast(spec.name, count, None, f"this store has no run of it on {device or 'a GPU'}{expected}")
     work = estimate(spec).epoch_gflop
-    seconds = (_FIXED_GFLOP + _PER_GFLOP * work) / gigaflops()
+    seconds = (_FIXED_GFLOP + _with_elementwise(work, spec)) / gigaflops()
     busy, cpus = os.getloadavg()[0], usable_cpus()
     shared = f"; {busy:,.0f} processes share its {cpus} core(s) now, so it takes longer" if busy > 1.5 * cpus else ""
     basis = f"estimated for this CPU when it is idle, from {tables.cell(work)} GFLOP an epoch{shared}"
-    return Forecast(spec.name, count, seconds, basis)
+    return _forecast(spec, count, seconds, basis)
+
+
+def _forecast(spec: Experiment, epochs: int, epoch_seconds: float, basis: str) -> Forecast:
+    """What the many first updates take follows from what an epoch takes, by their arithmetic."""
+    cost, train = estimate(spec), spec.train
+    resting = 0 if train.pretrain else max(train.warmup_epochs, train.wm_first_epoch)
+    first = train.pretrain.updates if train.pretrain else train.wm_first_updates
+    if resting > epochs or not cost.world_model_gflop:
+        return Forecast(spec.name, epochs, epoch_seconds, basis)
+    work = _with_elementwise(cost.world_model_gflop * first / train.wm_updates, spec)
+    seconds = epoch_seconds * work / (_FIXED_GFLOP + _with_elementwise(cost.epoch_gflop, spec))
+    return Forecast(spec.name, epochs, epoch_seconds, basis, resting, seconds)
+
+
+def _with_elementwise(gflop: float, spec: Experiment) -> float:
+    """Matrix products of `gflop` and the elementwise work beside them, counted as products, GFLOP."""
+    model = spec.world_model
+    width = (spec.actor if isinstance(model, SimulatorWorldModelSpec) else model).units[0]
+    return gflop * (1 + _EVEN_WIDTH / width)
 
 
 @cache
@@ -129,7 +162,8 @@ def announce(
             ways = [f"where a GPU is, `flowmbpo submit {spec.name}`"] if spec.resources.gpus else []
             if (other := _instead(spec, registry, past)) and other.seconds:
                 ways.append(f"here, `flowmbpo run {other.name}` (about {spoken(other.seconds)})")
-            ways.append("or a part of it, with --time-limit 2h; it can be continued")
+            hours = math.ceil(max(2.0, 2 * one.rest_seconds / 3600))
+            ways.append(f"or a part of it, with --time-limit {hours}h; it can be continued")
             tables.say(f"warning: instead, {'; '.join(ways)}", style="yellow")
     return found
 
