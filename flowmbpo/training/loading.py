@@ -20,8 +20,10 @@ def experiment_of(found: Checkpoint) -> Experiment:
     from pydantic import ValidationError
 
     try:
-        return Experiment.model_validate(found.manifest["experiment"])
-    except (KeyError, ValidationError) as error:
+        stored = found.manifest["experiment"]
+        # Version 0.1.0 knew no centring, now the default; its other missing keys have defaults that change nothing.
+        return Experiment.model_validate({**stored, "train": {"regression": "raw", **stored["train"]}})
+    except (KeyError, TypeError, ValidationError) as error:
         raise BrokenFile(f"{found.path}: its experiment is not valid for this version ({error})") from error
 
 
