@@ -72,11 +72,11 @@ class OrdinaryMoments(RunningMoments):
     def update(self, x: Tensor) -> None:
         """Take in `x` of any shape."""
         x = x.detach().flatten()
-        middle = x.median()
+        middle = x.nanmedian()  # what is not finite is counted elsewhere, and would make outliers of all others
         distance = (x - middle).abs()
         known = torch.where(self.count > 0, self.std, 0.0)
         # "lower": of a few values too, the largest is not its own measure.
-        usual = torch.maximum(torch.quantile(distance, self._rank, interpolation="lower"), known)
+        usual = torch.maximum(torch.nanquantile(distance, self._rank, interpolation="lower"), known)
         # Where nothing ever varied, the first variation is no outlier.
         ordinary = (distance <= self.OUTLIER * usual) | (usual == 0)
         self.outliers += (~ordinary).sum()

@@ -111,6 +111,17 @@ def test_one_outlying_reward_does_not_poison_the_scale_and_is_counted():
     torch.testing.assert_close(hit.center, clean.center, rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_makes_no_outliers_of_the_others(broken):
+    rewards = torch.randn(2048, generator=torch.Generator().manual_seed(0)) + 1.4
+    clean, hit = Scale("running_std", CPU), Scale("running_std", CPU)
+    clean.update(rewards)
+    rewards[7] = broken
+    hit.update(rewards)
+    assert hit.moments.outliers == 1
+    torch.testing.assert_close(hit.value, clean.value, rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("count", [3, 64])
 def test_among_few_rewards_the_outlier_is_not_its_own_measure(count):
     rewards = torch.linspace(0, 1, count)
