@@ -133,6 +133,19 @@ def test_a_file_of_no_use_is_one_message(tmp_path, data, changed, words, said):
         read(tmp_path / "useless")
 
 
+def test_the_observation_after_the_last_action_is_looked_at_too(tmp_path, data):
+    """Sequences have it; what lies behind it is of no episode."""
+    tensors = read_tensors(data)
+    obs, (last, *_) = tensors["obs"], tensors["lengths"].tolist()
+    obs[last + 1 :, 0] = NAN
+    write_tensors(tmp_path / "data", tensors, WORDS)
+    assert read(tmp_path / "data").transitions == tensors["lengths"].sum()
+    obs[last, 0] = NAN
+    write_tensors(tmp_path / "data", tensors, WORDS)
+    with pytest.raises(UserError, match="not finite"):
+        read(tmp_path / "data")
+
+
 def test_no_episode_at_all_is_one_message(tmp_path, data):
     none = {name: tensor[..., :0] if tensor.ndim < 3 else tensor[:, :0] for name, tensor in read_tensors(data).items()}
     write_tensors(tmp_path / "useless", {name: tensor.contiguous() for name, tensor in none.items()}, WORDS)
