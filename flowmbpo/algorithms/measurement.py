@@ -68,8 +68,11 @@ def measure(learner: PWM, held_out: HeldOut) -> dict[str, Tensor]:
 
 def dynamics_evaluations(learner: PWM) -> int:
     """Evaluations of the dynamics network per epoch, one per state: what flows with more substeps pay for."""
-    imagined = learner.actor_spec.updates * _rollouts_per_actor_update(learner) * learner.train.horizon
-    imagining = imagined * learner.world_model.dynamics.evaluations_per_step
+    train = learner.train
+    steps = learner.actor_spec.updates * _rollouts_per_actor_update(learner) * train.horizon
+    if learner.critic_spec.states == "predicted":
+        steps += train.num_envs * (train.horizon - 1)
+    imagining = steps * learner.world_model.dynamics.evaluations_per_step
     return round(imagining + learner.model_learner.dynamics_evaluations)
 
 

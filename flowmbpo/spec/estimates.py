@@ -104,8 +104,12 @@ def estimate(spec: Experiment) -> Estimate:
     updates = spec.actor.updates if from_visited else 1
     actor_flop = imagined * updates * (3 * actor.flop + 2 * frozen)
     actor_flop += steps * (encoder.flop + actor.flop)
-    valued = steps if critic.targets == "real" else imagined
-    critic_flop = critic.ensemble * value.flop * valued * (3 * critic.passes + 1)
+    real = critic.targets == "real"
+    valued = steps if real else imagined
+    rolled = critic.states == "predicted"  # the real actions once more through the model; its states are fitted too
+    rolling = rolled * (steps - train.num_envs)
+    critic_flop = critic.ensemble * value.flop * valued * (3 * critic.passes * (1 + rolled) + 1)
+    critic_flop += rolling * evaluations * dynamics.flop + real * 2 * steps * encoder.flop
     heads = reward.flop + goes_on.flop + decoder.flop
     update = fitted * (3 * (dynamics.flop * learnt + heads) + encoder.flop) + train.wm_batch_size * 3 * encoder.flop
     kept_by_heads = reward.kept + goes_on.kept
@@ -130,7 +134,7 @@ def estimate(spec: Experiment) -> Estimate:
         critic_gflop=critic_flop / 1e9,
         world_model_gflop=train.wm_updates * update / 1e9,
         env_steps=steps,
-        dynamics_evaluations=round(updates * imagined * evaluations + train.wm_updates * fitted * learnt),
+        dynamics_evaluations=round((updates * imagined + rolling) * evaluations + train.wm_updates * fitted * learnt),
     )
 
 

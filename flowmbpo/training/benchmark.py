@@ -74,6 +74,7 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> Docume
     median = {name: statistics.median(values) for name, values in seconds.items()}
     products = _count_products(built.algorithm, warm_up + epochs)
     ideal = {name: _seconds_alone(found, device) for name, found in products.items()}
+    work = {name: _flop(found) / 1e9 for name, found in products.items()}
     epoch_seconds = median.pop("epoch")
     peak = peak_memory(device)
     return {
@@ -88,7 +89,8 @@ def measure_training(experiment: Experiment, device: str, epochs: int) -> Docume
         "gemm_seconds": sum(ideal.values()),
         "gemm_efficiency": sum(ideal.values()) / epoch_seconds,
         "phase_gemm_efficiency": {name: ideal[name] / median[name] for name in ideal},
-        "gigaflop_per_epoch": sum(_flop(found) for found in products.values()) / 1e9,
+        "gigaflop_per_epoch": sum(work.values()),
+        "phase_gigaflop": work,
         "peak_rss_mb": peak["perf/peak_rss_mb"],
         "peak_device_mb": peak.get("perf/peak_gpu_memory_mb", 0.0),
     }

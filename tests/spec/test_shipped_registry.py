@@ -146,13 +146,17 @@ def test_alias(registry):
     assert registry.resolve("flow-v2").spec.name == "48M-flow-v2"
 
 
-# encoder, dynamics, reward, world model, actor, critics
+HEADS_5M, HEADS_48M = (141_349, 67_073), (206_885, 99_841)  # z of 512 and 768 -> 256 -> 37; z and a -> 128 -> 1
+# encoder, dynamics, reward, world model (the three), decoder, continuation, actor, critics
 COUNTS = {
-    "5M-published": (142_848, 795_136, 531_969, 1_469_953, 307_716, 860_403),
-    "5M-baseline": (142_848, 794_112, 531_969, 1_468_929, 307_716, 860_403),
-    "48M-baseline": (7_883_520, 5_989_632, 4_614_401, 18_487_553, 410_116, 1_167_603),
-    **{f"5M-flow-v{k}": (142_848, 794_624, 531_969, 1_469_441, 307_716, 860_403) for k in (1, 2, 3)},
-    **{f"48M-flow-v{k}": (7_883_520, 5_991_424, 4_614_401, 18_489_345, 410_116, 1_167_603) for k in (1, 2, 3)},
+    "5M-published": (142_848, 795_136, 531_969, 1_469_953, 0, 0, 307_716, 860_403),
+    "5M-baseline": (142_848, 794_112, 531_969, 1_468_929, *HEADS_5M, 307_716, 860_403),
+    "48M-baseline": (7_883_520, 5_989_632, 4_614_401, 18_487_553, *HEADS_48M, 410_116, 1_167_603),
+    **{f"5M-flow-v{k}": (142_848, 794_624, 531_969, 1_469_441, *HEADS_5M, 307_716, 860_403) for k in (1, 2, 3)},
+    **{
+        f"48M-flow-v{k}": (7_883_520, 5_991_424, 4_614_401, 18_489_345, *HEADS_48M, 410_116, 1_167_603)
+        for k in (1, 2, 3)
+    },
 }
 
 
@@ -164,6 +168,8 @@ def test_exact_parameter_counts(registry, name):
         counts.dynamics,
         counts.reward,
         counts.world_model,
+        counts.decoder,
+        counts.continuation,
         counts.actor,
         counts.critics,
     )

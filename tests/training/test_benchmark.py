@@ -1,7 +1,10 @@
 """What `bench train` counts and reports; no time is asserted."""
 
+import pytest
 import torch
 
+from flowmbpo.spec.estimates import estimate
+from flowmbpo.spec.registry import load_registry
 from flowmbpo.training.benchmark import ProductCounter, measure_training
 from tests.training.tiny import tiny
 
@@ -31,3 +34,14 @@ def test_the_report_is_complete():
     assert found["gemm_efficiency"] > 0
     assert found["peak_rss_mb"] > 50
     assert found["epochs"] == 2
+
+
+@pytest.mark.parametrize("name", ["latent-baseline", "latent-flow-v2", "mini-flow-v2", "noisy-ensemble"])
+def test_show_estimates_the_products_that_are_made(name):
+    """With what the critic adds where it learns from predicted states too."""
+    small = ["train.num_envs=16", "train.wm_batch_size=32", "actor.imagined_batch_size=32", "train.warmup_epochs=1"]
+    spec = load_registry(None).resolve(name, small).spec
+    made = measure_training(spec, "cpu", epochs=1)
+    assert estimate(spec).epoch_gflop == pytest.approx(made["gigaflop_per_epoch"], rel=0.06)
+    # the gradient of a first layer's input is not asked for, but counted in the estimate
+    assert estimate(spec).critic_gflop == pytest.approx(made["phase_gigaflop"]["critic"], rel=0.3)
