@@ -116,7 +116,7 @@ class TrainSpec(Section):
     start_epochs: PositiveInt = Field(1000, description="epochs of each of several starts")
     num_envs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(128, description="environments simulated side by side")
     wm_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        1024, description="sequences of horizon + 1 observations per model update"
+        1024, description="sequences of wm_sequence_length + 1 observations per model update"
     )
     wm_sequence_length: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="transitions per sequence of a model update; the horizon when not given"
@@ -178,6 +178,11 @@ class TrainSpec(Section):
     @property
     def sequence_length(self) -> int:
         return self.wm_sequence_length or self.horizon
+
+    @property
+    def resting_epochs(self) -> int:
+        """At the end of this epoch the model's many first updates are done, and the policy begins to change."""
+        return 1 if self.pretrain else max(self.warmup_epochs, self.wm_first_epoch)
 
     @property
     def learner_epochs(self) -> int:

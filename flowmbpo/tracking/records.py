@@ -110,14 +110,20 @@ class RunRecord:
         return self.env_steps // per_epoch if per_epoch else None
 
     @property
+    def settled(self) -> bool:
+        """Whether the newest point is of epochs after the model's many first updates, like all that are to come."""
+        first = max(self.whole_param(f"train.{key}") or 1 for key in ("warmup_epochs", "wm_first_epoch"))
+        return (self.epoch or 0) >= first + (self.whole_param("train.log_interval") or 0)
+
+    @property
     def phase(self) -> str:
         """How far a long part of the present epoch is; empty where none runs."""
         return self.tags.get(PHASE_TAG, "") if self.status == "RUNNING" else ""
 
     @property
     def eta_seconds(self) -> float | None:
-        """Time until the last epoch at the present speed; None where unknown or not running."""
-        if self.status != "RUNNING" or self.epoch is None or self.max_epochs is None:
+        """Time until the last epoch at the present speed; None where that is not known yet or nothing runs."""
+        if self.status != "RUNNING" or self.epoch is None or self.max_epochs is None or not self.settled:
             return None
         left = max(0, self.max_epochs - self.epoch)
         if seconds := self.value(EPOCH_SECONDS):

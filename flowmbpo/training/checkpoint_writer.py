@@ -52,10 +52,10 @@ class CheckpointWriter:
             tags = {**evaluation.how.tags(), RATING_TAG: repr(evaluation.mean_reward)}
         self.tracker.checkpoint(path, epoch=epoch, step=env_steps, metrics=metrics, tags=tags)
 
-    def write_resumable(self, state: Mapping[str, object], epoch: int, env_steps: int) -> None:
-        """Write a resumable state; earlier ones go once this one is complete."""
+    def write_resumable(self, state: Mapping[str, object], epoch: int, env_steps: int, unfinished: str = "") -> None:
+        """Write a resumable state, perhaps from inside an `unfinished` phase; earlier ones go once it is complete."""
         self._check_folder()
-        about = {**self._about, "epoch": epoch, "env_steps": env_steps}
+        about = {**self._about, "epoch": epoch, "env_steps": env_steps, "unfinished": unfinished}
         checkpoint.save(self.files.resume / epoch_folder(epoch), state, kind="resume", about=about)
         checkpoint.keep(self.files, self.experiment.train.checkpoint_interval, epoch)
 

@@ -114,6 +114,11 @@ def overrides_of(state: Checkpoint) -> list[str]:
     return [str(item) for item in state.manifest.get("overrides", ())]
 
 
+def pretrained(state: Checkpoint) -> bool:
+    """Whether recorded transitions are not needed any more: the first epoch begins with them."""
+    return state.epoch > 0 or state.manifest.get("unfinished", "") == "world_model"
+
+
 def check_changes(
     files: RunFiles,
     state: Checkpoint,
@@ -127,7 +132,7 @@ def check_changes(
     changes = code_changes(state.manifest.get("code", {}))
     if registered:
         changes += registry_changes(experiment, overrides_of(state), registry)
-    if state.epoch == 0:  # later they are not needed any more
+    if not pretrained(state):
         changes += recorded_changes(experiment, all_tags(files.journal).get(RECORDED_TAG, ""))
     if changes and not accept:
         raise UserError(

@@ -16,8 +16,27 @@ class Progress:
     env_steps: int
     fraction: float  # of the run that is done: by epochs or by the time limit, whichever ends first
     elapsed_seconds: float
-    eta_seconds: float
+    eta_seconds: float | None  # not known before epochs of the usual kind were timed
     metrics: Mapping[str, float]
+
+
+class Pace:
+    """How long the epochs take that come after the model's many first updates: those before tell nothing of them."""
+
+    def __init__(self, resting_epochs: int) -> None:
+        self._resting = resting_epochs
+        self._since: tuple[int, float] | None = None
+
+    def eta(self, epoch: int, last: int, elapsed: float) -> float | None:
+        """Seconds until epoch `last`, asked at every point; None at the first point and before."""
+        if self._since is None and epoch >= self._resting:
+            self._since = epoch, elapsed
+        if epoch >= last:
+            return 0.0
+        if self._since is None or epoch == self._since[0]:
+            return None
+        begun, then = self._since
+        return (last - epoch) * (elapsed - then) / (epoch - begun)
 
 
 class StopTraining(BaseException):

@@ -31,6 +31,7 @@ from flowmbpo.training.compatibility import (
     continue_with_threads,
     not_compared,
     overrides_of,
+    pretrained,
     recorded_tags,
 )
 from flowmbpo.training.devices import choose_device, describe, limit_threads
@@ -159,7 +160,7 @@ def resume(
                 f"it up to epoch {experiment.train.max_epochs} of its spec",
                 warning=True,
             )
-        built = builder.build(experiment, seed, device, pretrained=state.epoch > 0)
+        built = builder.build(experiment, seed, device, pretrained=pretrained(state))
         tracker = resume_run(store, run_id, RUNS, lock)
         checkpoints = CheckpointWriter(files, experiment, seed, tracker, overrides_of(state))
         return _Session(built, seed, options, watcher, stop, tracker, checkpoints, target).run(state)

@@ -21,12 +21,13 @@ from flowmbpo.training.devices import peak_memory
 from flowmbpo.training.episodes import EpisodeRecorder
 from flowmbpo.training.evaluator import Evaluator
 from flowmbpo.training.monitor import CollapseMonitor
-from flowmbpo.training.progress import Progress, Watcher
+from flowmbpo.training.progress import Pace, Progress, Watcher
 from flowmbpo.training.seeding import random_states, restore_random_states
 from flowmbpo.training.signals import StopRequest
 
 PATIENCE_SECONDS = 2.0  # a phase that is younger goes on to its end
 PHASE_SECONDS = 10.0  # between two words about a long one
+SILENCE_SECONDS = 60.0  # of epochs that take long without a long phase
 RESUMABLE_SECONDS = 600.0  # a kill -9 loses at most this much training, or what came after the last checkpoint_interval
 
 
@@ -61,7 +62,9 @@ class Trainer:
         self._refused = 0
         self._tracked = self.tracker.seconds
         self._phase, self._phase_started = "", 0.0
-        self._announced_at = 0.0  # when a long phase was last heard of; 0 where none was since the last point
+        self._heard_at = self._started  # when a point or a word was last given
+        self._word_shown = self._was_long = False  # since the last point; and in a phase that took long
+        self._pace = Pace(self.experiment.train.resting_epochs)
         self.algorithm.interrupt_with(self._may_go_on)
         self._reset_sums()
 
@@ -70,7 +73,7 @@ class Trainer:
     def train(self) -> None:
         """Run until the last epoch, the time limit or a signal. Raises WorkFailed when training diverged."""
         spec = self.experiment
-        self._started = self._resumable_at = time.monotonic()
+        self._started = self._resumable_at = self._heard_at = time.monotonic()
         if self.epoch >= self.stop_epoch:  # evaluating once more is no training
             self._ended = self._started
         evaluated = -1
@@ -84,6 +87,8 @@ class Trainer:
                 evaluated = self.epoch
             if last or self.epoch % spec.train.log_interval == 0:
                 self._log()
+            else:
+                self._break_silence()
             if numbered or time.monotonic() - self._resumable_at > RESUMABLE_SECONDS:
                 self.save()
         unfinished = bool(self.algorithm.unfinished)
@@ -137,14 +142,23 @@ class Trainer:
             return True
         if self.stop or self._out_of_time():
             return False
-        if now - self._announced_at >= PHASE_SECONDS:
-            self._announced_at = now
-            text = f"epoch {self.epoch + 1:,}, {self._phase.replace('_', ' ')}: {done:,} of {total:,} updates"
-            self.watcher.phase(text)
-            self.tracker.tags({PHASE_TAG: text})
+        if now - self._heard_at >= PHASE_SECONDS:
+            self._was_long |= now - self._phase_started >= PHASE_SECONDS
+            self._tell(f"epoch {self.epoch + 1:,}, {self._phase.replace('_', ' ')}: {done:,} of {total:,} updates")
         if now - self._resumable_at > RESUMABLE_SECONDS:
             self.save()
         return True
+
+    def _break_silence(self) -> None:
+        """After an epoch without a point: a long phase of which there was word is over, or there was none for long."""
+        if self._was_long or time.monotonic() - self._heard_at >= SILENCE_SECONDS:
+            self._was_long = False
+            self._tell(f"epoch {self.epoch:,} of {self.stop_epoch:,} is done")
+
+    def _tell(self, text: str) -> None:
+        self._heard_at, self._word_shown = time.monotonic(), True
+        self.watcher.phase(text)
+        self.tracker.tags({PHASE_TAG: text})
 
     # --- what is logged ----------------------------------------------------------------------------------------------
 
@@ -169,9 +183,9 @@ class Trainer:
         metrics["train/epoch"] = float(self.epoch)
         metrics["train/nonfinite_updates"] = float(self._check_finite())
         self._reset_sums()
-        if self._announced_at:
-            self._announced_at = 0.0
+        if self._word_shown:
             self.tracker.tags({PHASE_TAG: ""})
+        self._heard_at, self._word_shown, self._was_long = time.monotonic(), False, False
         self.tracker.log(metrics, self.env_steps)
         self.metrics |= metrics
         self._watch_reward(metrics.get("train/episode_reward"))
@@ -221,10 +235,10 @@ class Trainer:
         if self.time_limit:
             limits.append(min(1.0, here / self.time_limit))
         fraction = max(limits)
-        per_epoch = self.elapsed / self.epoch
-        eta = per_epoch * (self.stop_epoch - self.epoch)
+        eta = self._pace.eta(self.epoch, self.stop_epoch, self.elapsed)
         if self.time_limit:
-            eta = min(eta, max(0.0, self.time_limit - here))
+            left = max(0.0, self.time_limit - here)
+            eta = left if eta is None else min(eta, left)
         return Progress(self.epoch, self.stop_epoch, self.env_steps, fraction, self.elapsed, eta, dict(self.metrics))
 
     # --- what is kept ------------------------------------------------------------------------------------------------
@@ -242,7 +256,8 @@ class Trainer:
     def save(self) -> None:
         """Write everything that bit-exact continuation needs. Raises WorkFailed rather than keep a diverged state."""
         self._check_finite()
-        self.checkpoints.write_resumable(self.state_dict(), self.epoch, self.env_steps)
+        unfinished = self.algorithm.unfinished
+        self.checkpoints.write_resumable(self.state_dict(), self.epoch, self.env_steps, unfinished)
         self._resumable_at, self._saved = time.monotonic(), self.epoch
 
     def state_dict(self) -> State:

@@ -63,6 +63,16 @@ def test_runs_of_other_tools(store, written):
         assert running.wall_seconds == 30.0
 
 
+def test_the_time_left_is_not_known_before_epochs_of_the_usual_kind(store, client, written):
+    """Until the point after the first updates, epochs are at rest or hold them all."""
+    client.set_tag(written["b0"], "flowmbpo.status", "RUNNING")
+    for key, value in {"warmup_epochs": "21", "wm_first_epoch": "5", "log_interval": "10"}.items():
+        client.log_param(written["b0"], f"train.{key}", value)
+    for reader in both(store):
+        run = next(run for run in reader.runs() if run.run_id == written["b0"])
+        assert (run.epoch, run.settled, run.eta_seconds) == (30, False, None)
+
+
 def test_curves_in_bulk(store, client, written):
     from mlflow.entities import Metric
 

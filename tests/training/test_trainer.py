@@ -186,6 +186,7 @@ def test_the_many_first_updates_can_be_interrupted_and_go_on_exactly(
             second.checkpoints.files.resume, second.checkpoints.files.resume_epochs(), "resume"
         )
         assert found is not None
+        assert found.manifest["unfinished"] == "world_model"
         assert not problems
         second.load_state_dict(found.load())
         second.save()
