@@ -32,15 +32,15 @@ _OVERNIGHT = DAY / 2  # what is proposed instead takes no longer
 _LONG_REST = 600.0  # a policy that does not change for longer looks broken to who was not told
 # Fitted to an epoch of eleven experiments on a core (docs/performance.md): what is there always, counted as products;
 # and the width at which elementwise work takes as long as the products, which grow with the features times the width.
-_FIXED_GFLOP, _EVEN_WIDTH = 9.0, 450.0
+_FIXED_GFLOP, _EVEN_WIDTH = 9.0, 400.0
 
 
 @dataclass(frozen=True)
 class Forecast:
     """`epoch_seconds` is None where nothing can be said; `basis` says where it comes from, or why not.
 
-    `first_seconds` of the model's many first updates come on top of the epochs, after the first `resting` of them: the
-    policy does not change before.
+    `first_seconds` of the model's many first updates come on top of the epochs, after the first `resting` of them; the
+    policy does not change before. There are none where nothing is learned of a model.
     """
 
     name: str
@@ -52,12 +52,20 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        return None if self.epoch_seconds is None else self.epochs * self.epoch_seconds + self.first_seconds
+        if self.epoch_seconds is None:
+            return None
+        return self.epochs * self.epoch_seconds + (self.first_seconds if self.resting <= self.epochs else 0.0)
 
     @property
     def rest_seconds(self) -> float:
         """Until the policy changes."""
         return self.resting * (self.epoch_seconds or 0.0) + self.first_seconds
+
+    def ends_at_rest(self, limit: float | None) -> bool:
+        """Whether the policy does not change at all in these epochs, or within `limit` seconds."""
+        return self.epoch_seconds is not None and (
+            self.resting > self.epochs or (limit is not None and limit < self.rest_seconds)
+        )
 
     def document(self) -> dict[str, float | str | None]:
         return {
@@ -85,6 +93,7 @@ def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[R
         if run.tags.get("flowmbpo.spec_hash") == spec_hash(spec)
         and device in run.tags.get("flowmbpo.device", "")
         and (device != "cpu" or run.tags.get(HOST_TAG) == hostname())
+        and run.settled
         and (seconds := run.value(EPOCH_SECONDS)) is not None
     ]
     if took:
@@ -97,20 +106,19 @@ def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[R
     seconds = (_FIXED_GFLOP + _with_elementwise(work, spec)) / gigaflops()
     busy, cpus = os.getloadavg()[0], usable_cpus()
     shared = f"; {busy:,.0f} processes share its {cpus} core(s) now, so it takes longer" if busy > 1.5 * cpus else ""
-    basis = f"estimated for this CPU when it is idle, from {tables.cell(work)} GFLOP an epoch{shared}"
+    basis = f"estimated for this CPU in float32 when it is idle, from {tables.cell(work)} GFLOP an epoch{shared}"
     return _forecast(spec, count, seconds, basis)
 
 
 def _forecast(spec: Experiment, epochs: int, epoch_seconds: float, basis: str) -> Forecast:
     """What the many first updates take follows from what an epoch takes, by their arithmetic."""
     cost, train = estimate(spec), spec.train
-    resting = 0 if train.pretrain else max(train.warmup_epochs, train.wm_first_epoch)
-    first = train.pretrain.updates if train.pretrain else train.wm_first_updates
-    if resting > epochs or not cost.world_model_gflop:
+    if not cost.world_model_gflop:
         return Forecast(spec.name, epochs, epoch_seconds, basis)
+    first = train.pretrain.updates if train.pretrain else train.wm_first_updates
     work = _with_elementwise(cost.world_model_gflop * first / train.wm_updates, spec)
     seconds = epoch_seconds * work / (_FIXED_GFLOP + _with_elementwise(cost.epoch_gflop, spec))
-    return Forecast(spec.name, epochs, epoch_seconds, basis, resting, seconds)
+    return Forecast(spec.name, epochs, epoch_seconds, basis, train.resting_epochs, seconds)
 
 
 def _with_elementwise(gflop: float, spec: Experiment) -> float:
@@ -152,12 +160,18 @@ def announce(
     epochs: int | None = None,
     limit: float | None = None,
 ) -> list[Forecast]:
-    """Say on stderr how long each of `specs` takes on `device`; where it is days and no time limit ends it before, also
-    what to run instead. Returns the forecasts."""
+    """Say on stderr how long each of `specs` takes on `device`, and whether its policy will not change in that time;
+    where it is days and no time limit ends it before, also what to run instead. Returns the forecasts."""
     past = past_runs(tracking_uri)
     found = [forecast(spec, epochs, device, past) for spec in specs]
     for spec, one in zip(specs, found, strict=True):
         tables.say(str(one))
+        if one.ends_at_rest(limit):
+            tables.say(
+                f"warning: the policy does not change in this part of {spec.name}: its model has its first updates in "
+                f"epoch {one.resting:,}, about {spoken(one.rest_seconds)} from now",
+                style="yellow",
+            )
         if one.seconds is not None and min(one.seconds, limit or one.seconds) >= DAY:
             ways = [f"where a GPU is, `flowmbpo submit {spec.name}`"] if spec.resources.gpus else []
             if (other := _instead(spec, registry, past)) and other.seconds:
