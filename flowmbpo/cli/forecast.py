@@ -103,7 +103,7 @@ def forecast(spec: Experiment, epochs: int | None, device: str, past: Sequence[R
         expected = f"; the registry expects {hours[0]:g} to {hours[1]:g} hours on a suitable GPU" if hours else ""
         return Forecast(spec.name, count, None, f"this store has no run of it on {device or 'a GPU'}{expected}")
     work = estimate(spec).epoch_gflop
-    seconds = (_FIXED_GFLOP + _with_elementwise(work, spec)) / gigaflops()
+    seconds = _of_an_epoch(work, spec) / gigaflops()
     busy, cpus = os.getloadavg()[0], usable_cpus()
     shared = f"; {busy:,.0f} processes share its {cpus} core(s) now, so it takes longer" if busy > 1.5 * cpus else ""
     basis = f"estimated for this CPU in float32 when it is idle, from {tables.cell(work)} GFLOP an epoch{shared}"
@@ -117,8 +117,13 @@ def _forecast(spec: Experiment, epochs: int, epoch_seconds: float, basis: str) -
         return Forecast(spec.name, epochs, epoch_seconds, basis)
     first = train.pretrain.updates if train.pretrain else train.wm_first_updates
     work = _with_elementwise(cost.world_model_gflop * first / train.wm_updates, spec)
-    seconds = epoch_seconds * work / (_FIXED_GFLOP + _with_elementwise(cost.epoch_gflop, spec))
+    seconds = epoch_seconds * work / _of_an_epoch(cost.epoch_gflop, spec)
     return Forecast(spec.name, epochs, epoch_seconds, basis, train.resting_epochs, seconds)
+
+
+def _of_an_epoch(gflop: float, spec: Experiment) -> float:
+    """Everything of an epoch with matrix products of `gflop`, counted as products, GFLOP."""
+    return _FIXED_GFLOP + _with_elementwise(gflop, spec)
 
 
 def _with_elementwise(gflop: float, spec: Experiment) -> float:

@@ -45,7 +45,7 @@ def read_recorded(pretrain: PretrainSpec, spec: EnvSpec, *, length: int, device:
         if not lengths or min(lengths) < 1 or max(lengths) > steps:
             raise BrokenFile(f"its lengths are not those of episodes of 1 to {steps} transitions")
         seen = torch.arange(steps + 1)[:, None] <= tensors["lengths"]  # with the observation after the last action
-        learned = (tensors["obs"][seen], tensors["actions"][seen[1:]], tensors["rewards"][seen[1:]])
+        learned = (tensors["obs"][seen], tensors["actions"], tensors["rewards"][seen[1:]])
         if not all(bool(values.isfinite().all()) for values in learned):
             raise BrokenFile("it holds numbers that are not finite")
         if max(lengths) < length:
